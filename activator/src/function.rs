@@ -1,0 +1,302 @@
+//! One function at run time: its slots, who waits for one, its pods, its load.
+//!
+//! Everything that can change sits behind one lock per function, so that one function's flood never
+//! waits for another's. Nothing is awaited under the lock, and nothing in here asks the API server or
+//! Redis.
+
+mod coldstart;
+mod config;
+mod pod;
+mod process;
+mod replicas;
+mod slot;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use pilotlight_crds::FunctionKey;
+use tokio::sync::oneshot;
+
+use self::replicas::PodEntry;
+use self::slot::HeldGuard;
+pub use self::{
+    coldstart::{ColdStart, Phase},
+    config::{FunctionConfig, Timeouts},
+    pod::{Pod, PodRef},
+    process::{Pokes, Process},
+    replicas::{Observed, ScaleDown},
+    slot::{Acquired, HoldError, Slot},
+};
+use crate::{
+    autoscaler::{Decision, Window},
+    metrics::FunctionMetrics,
+    slots::{Full, Slots},
+};
+
+type Waiter = oneshot::Sender<Result<Slot, HoldError>>;
+
+/// One function at run time.
+#[derive(Debug)]
+pub struct FunctionState {
+    /// Namespace and name.
+    pub key: FunctionKey,
+    /// Its metrics.
+    pub metrics: FunctionMetrics,
+    config: ArcSwap<FunctionConfig>,
+    process: Arc<Process>,
+    inner: Mutex<Inner>,
+    /// Whether the autoscaler was asked to look and has not yet.
+    poked: AtomicBool,
+}
+
+/// What changes.
+#[derive(Debug)]
+struct Inner {
+    slots: Slots<Waiter, PodRef>,
+    window: Window,
+    /// Pods by uid.
+    pods: BTreeMap<String, PodEntry>,
+    /// Replicas asked for, by revision.
+    replicas: BTreeMap<String, u32>,
+    /// The revision that served before the one that serves now.
+    previous: Option<String>,
+    /// The cold start that is under way.
+    cold: Option<ColdStart>,
+    /// The last cold start that ended.
+    last_cold: Option<ColdStart>,
+    last_decision: Option<(Decision, jiff::Timestamp)>,
+    /// Why the last order to scale failed.
+    scale_error: Option<String>,
+    deleted: bool,
+}
+
+/// What there is to say of a function, for its status and for debugging.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The last decision, and when it was made.
+    pub decision: Option<(Decision, jiff::Timestamp)>,
+    /// Pods that take requests.
+    pub ready: u32,
+    /// Requests in flight.
+    pub in_flight: u32,
+    /// Requests held.
+    pub held: u32,
+    /// Replicas asked for, by revision.
+    pub replicas: BTreeMap<String, u32>,
+    /// The last cold start that ended.
+    pub cold_start: Option<ColdStart>,
+}
+
+/// What a request brings when it wants a slot.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish<'a> {
+    /// Bytes of it that are in memory while it waits.
+    pub bytes: u64,
+    /// Uid of the pod that it would best go to.
+    pub pod: Option<&'a str>,
+    /// Until when it may wait, if it has waited before: then it is no new arrival either.
+    pub until: Option<Instant>,
+}
+
+impl FunctionState {
+    /// A function of which only the spec is known.
+    pub fn new(
+        config: FunctionConfig,
+        metrics: FunctionMetrics,
+        process: Arc<Process>,
+        now: Instant,
+    ) -> Arc<Self> {
+        let inner = Inner {
+            slots: Slots::new(config.limit),
+            window: Window::new(config.policy.window, now),
+            pods: BTreeMap::new(),
+            replicas: BTreeMap::new(),
+            previous: None,
+            cold: None,
+            last_cold: None,
+            last_decision: None,
+            scale_error: None,
+            deleted: false,
+        };
+        Arc::new(Self {
+            key: config.key.clone(),
+            metrics,
+            config: ArcSwap::from_pointee(config),
+            process,
+            inner: Mutex::new(inner),
+            poked: AtomicBool::new(false),
+        })
+    }
+
+    /// The Function as it is now.
+    pub fn config(&self) -> Arc<FunctionConfig> {
+        self.config.load_full()
+    }
+
+    /// Takes a slot, or waits for one until `hold.timeout`.
+    ///
+    /// # Errors
+    /// When the request may not wait, or waited in vain.
+    pub async fn acquire(self: &Arc<Self>, wish: Wish<'_>) -> Result<Acquired, HoldError> {
+        let began = Instant::now();
+        let config = self.config.load();
+        let (receiver, guard, cold) = {
+            let mut inner = self.lock();
+            if wish.until.is_none() {
+                inner.window.arrive(began);
+            }
+            let preferred = wish.pod.and_then(|uid| inner.pods.get(uid)?.pod.clone());
+            if let Some(pod) = inner.slots.take(preferred.as_ref()) {
+                self.note_level(&mut inner, began);
+                return Ok(Acquired { slot: Slot::new(Arc::clone(self), pod), held: None, cold: false });
+            }
+            self.hold(&mut inner, &config, wish.bytes, began)?
+        };
+        self.poke();
+        let until = wish.until.unwrap_or(began + config.hold_timeout);
+        let outcome = tokio::time::timeout_at(until.into(), receiver).await;
+        drop(guard);
+        let held = began.elapsed();
+        match outcome {
+            Ok(Ok(granted)) => granted.map(|slot| Acquired { slot, held: Some(held), cold }),
+            Ok(Err(_)) => Err(HoldError::Deleted),
+            Err(_) => Err(HoldError::Timeout { waited: held, why: self.why_no_slot() }),
+        }
+    }
+
+    /// Puts a request into the queue; the first one of a cold function begins a cold start.
+    #[allow(clippy::type_complexity)] // the three parts of a hold, taken apart at once by the only caller
+    fn hold<'a>(
+        self: &'a Arc<Self>,
+        inner: &mut Inner,
+        config: &FunctionConfig,
+        bytes: u64,
+        now: Instant,
+    ) -> Result<(oneshot::Receiver<Result<Slot, HoldError>>, HeldGuard<'a>, bool), HoldError> {
+        if inner.deleted {
+            return Err(HoldError::Deleted);
+        }
+        if !self.process.enter(bytes) {
+            return Err(HoldError::ProcessFull);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let ticket = inner.slots.hold(sender, bytes, config.hold).map_err(|(_, full)| {
+            self.process.leave(bytes);
+            match full {
+                Full::Requests => HoldError::TooManyRequests,
+                Full::Bytes => HoldError::TooManyBytes,
+            }
+        })?;
+        let cold = inner.slots.open_pods() == 0;
+        if cold && inner.cold.is_none() {
+            let revision = config.serving.clone().unwrap_or_default();
+            inner.cold = Some(ColdStart::begin(revision, jiff::Timestamp::now(), now));
+        }
+        self.note_level(inner, now);
+        Ok((receiver, HeldGuard { function: self, ticket, bytes }, cold))
+    }
+
+    /// A slot comes back: the oldest held request gets it.
+    fn release(self: &Arc<Self>, pod: &PodRef) {
+        let grant = {
+            let mut inner = self.lock();
+            let grant = inner.slots.release(pod);
+            self.note_level(&mut inner, Instant::now());
+            grant
+        };
+        self.deliver(grant);
+    }
+
+    /// A held request has left the queue.
+    fn leave(&self, ticket: crate::slots::Ticket) {
+        let mut inner = self.lock();
+        inner.slots.leave(ticket);
+        self.note_level(&mut inner, Instant::now());
+    }
+
+    /// Hands slots to those who waited. Not under the lock: a caller who has just gone gives his back.
+    fn deliver(self: &Arc<Self>, grants: impl IntoIterator<Item = crate::slots::Grant<Waiter, PodRef>>) {
+        for grant in grants {
+            let _ = grant.waiter.send(Ok(Slot::new(Arc::clone(self), grant.pod)));
+        }
+    }
+
+    /// Answers every held request with an error.
+    fn dismiss(&self, waiters: Vec<Waiter>, error: &HoldError) {
+        for waiter in waiters {
+            let _ = waiter.send(Err(error.clone()));
+        }
+    }
+
+    /// The head of a response has come from `pod`: if that ends a cold start, it is recorded.
+    pub fn first_byte(&self, pod: &PodRef, now: Instant) {
+        let ended = {
+            let mut inner = self.lock();
+            let Some(mut cold) = inner.cold.take() else { return };
+            cold.reach(Phase::FirstByte, now);
+            cold.pod = Some(pod.name.clone());
+            inner.last_cold = Some(cold.clone());
+            cold
+        };
+        self.metrics.cold_start(&ended);
+    }
+
+    /// Changes the Function's settings.
+    pub fn configure(self: &Arc<Self>, config: FunctionConfig, now: Instant) {
+        let grants = {
+            let mut inner = self.lock();
+            let old = self.config.swap(Arc::new(config));
+            let config = self.config.load();
+            inner.window.set_length(config.policy.window);
+            if old.serving != config.serving && old.serving.is_some() {
+                inner.previous.clone_from(&old.serving);
+            }
+            let mut grants = inner.slots.set_limit(config.limit);
+            grants.extend(self.settle(&mut inner, now));
+            grants
+        };
+        self.deliver(grants);
+        self.poke();
+    }
+
+    /// The Function was deleted: nobody waits any longer.
+    pub fn delete(&self) {
+        let waiters = {
+            let mut inner = self.lock();
+            inner.deleted = true;
+            inner.slots.dismiss()
+        };
+        self.dismiss(waiters, &HoldError::Deleted);
+    }
+
+    /// Asks the autoscaler to look at this function, once until it does.
+    pub fn poke(self: &Arc<Self>) {
+        if !self.poked.swap(true, Ordering::AcqRel) {
+            self.process.poke(self);
+        }
+    }
+
+    /// The autoscaler is looking: the next poke counts again.
+    pub fn looked_at(&self) {
+        self.poked.store(false, Ordering::Release);
+    }
+
+    fn note_level(&self, inner: &mut Inner, now: Instant) {
+        let (in_flight, held) = (inner.slots.in_flight(), inner.slots.held());
+        inner.window.set_level(in_flight + held, now);
+        self.metrics.in_flight.set(i64::from(in_flight));
+        self.metrics.held.set(i64::from(held));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing panics under the lock; should it, the counts are still the best there are.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,49 @@
+//! A pod that can be called: its address, its connections, and a way to tell that it has gone.
+
+use std::{net::SocketAddr, ops::Deref, sync::Arc};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::proxy::Pool;
+
+/// A pod with an address.
+#[derive(Debug)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its uid: the identity of a pod, unlike its address.
+    pub uid: String,
+    /// The revision that it runs.
+    pub revision: String,
+    /// Where it serves.
+    pub address: SocketAddr,
+    /// Open connections that no request uses.
+    pub pool: Pool,
+    /// Cancelled when the pod has ended: probing stops, pooled connections are dropped.
+    pub gone: CancellationToken,
+}
+
+/// A shared pod, equal only to itself.
+#[derive(Clone, Debug)]
+pub struct PodRef(Arc<Pod>);
+
+impl PodRef {
+    /// Shares a pod.
+    pub fn new(pod: Pod) -> Self {
+        Self(Arc::new(pod))
+    }
+}
+
+impl Deref for PodRef {
+    type Target = Pod;
+
+    fn deref(&self) -> &Pod {
+        &self.0
+    }
+}
+
+impl PartialEq for PodRef {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}

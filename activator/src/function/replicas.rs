@@ -1,0 +1,346 @@
+//! The pods and Deployments of a function: which pods take requests, which may go, what is asked for.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use pilotlight_crds::{ObservedPod, PodTrouble};
+use tokio_util::sync::CancellationToken;
+
+use super::{ColdStart, FunctionConfig, FunctionState, HoldError, Inner, Phase, Pod, PodRef, Waiter};
+use crate::{
+    autoscaler::{Decision, Seen},
+    proxy::Pool,
+    slots::Grant,
+};
+
+/// How long a pod may be in trouble, and a request may wait for it, before the request is answered
+/// with the reason. Some troubles pass by themselves, such as a first failed pull.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is known of a pod.
+#[derive(Debug)]
+pub(super) struct PodEntry {
+    observed: ObservedPod,
+    /// Set once the address is known.
+    pub(super) pod: Option<PodRef>,
+    /// Whether it answers on its port.
+    answers: bool,
+    /// Whether it takes no new requests because it is to go.
+    retiring: bool,
+    in_trouble_since: Option<Instant>,
+}
+
+/// What the autoscaler works on.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// What the decision depends on.
+    pub seen: Seen,
+    /// Replicas asked for, by revision.
+    pub replicas: BTreeMap<String, u32>,
+    /// Revisions other than the serving one that still have requests in flight.
+    pub busy_revisions: BTreeSet<String>,
+}
+
+/// Pods that may go now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScaleDown {
+    /// Replicas that remain.
+    pub replicas: u32,
+    /// Names of idle pods to delete first.
+    pub first: Vec<String>,
+}
+
+impl PodEntry {
+    fn live(&self, revision: &str) -> bool {
+        !self.observed.ending && self.observed.revision == revision
+    }
+}
+
+impl FunctionState {
+    /// What a watch says of a pod. Returns the pod if it now has to be probed.
+    pub fn apply_pod(self: &Arc<Self>, observed: ObservedPod, now: Instant) -> Option<PodRef> {
+        let config = self.config();
+        let mut inner = self.lock();
+        note_phases(&mut inner, &observed, now);
+        let known = inner.pods.remove(&observed.uid);
+        let mut entry = known.unwrap_or_else(|| PodEntry {
+            observed: observed.clone(),
+            pod: None,
+            answers: false,
+            retiring: false,
+            in_trouble_since: None,
+        });
+        entry.in_trouble_since = observed.trouble.as_ref().map(|_| entry.in_trouble_since.unwrap_or(now));
+        let fresh = entry.pod.is_none() && !observed.ending;
+        let to_probe = observed.address.filter(|_| fresh).map(|address| {
+            PodRef::new(Pod {
+                name: observed.name.clone(),
+                uid: observed.uid.clone(),
+                revision: observed.revision.clone(),
+                address: SocketAddr::new(address, observed.port.unwrap_or(config.port)),
+                pool: Pool::default(),
+                gone: CancellationToken::new(),
+            })
+        });
+        entry.pod = to_probe.clone().or(entry.pod);
+        if observed.ending
+            && let Some(pod) = &entry.pod
+        {
+            pod.gone.cancel();
+        }
+        entry.observed = observed;
+        inner.pods.insert(entry.observed.uid.clone(), entry);
+        self.settle_and_deliver(inner, now);
+        to_probe
+    }
+
+    /// A pod is no more.
+    pub fn delete_pod(self: &Arc<Self>, uid: &str, now: Instant) {
+        let mut inner = self.lock();
+        if let Some(PodEntry { pod: Some(pod), .. }) = inner.pods.remove(uid) {
+            pod.gone.cancel();
+            inner.slots.close(&pod);
+        }
+        self.settle_and_deliver(inner, now);
+    }
+
+    /// A pod answers on its port.
+    pub fn pod_answers(self: &Arc<Self>, pod: &PodRef, now: Instant) {
+        let mut inner = self.lock();
+        if let Some(cold) = inner.cold.as_mut() {
+            cold.reach(Phase::PortAnswers, now);
+        }
+        if let Some(entry) = inner.pods.get_mut(&pod.uid) {
+            entry.answers = true;
+        }
+        self.settle_and_deliver(inner, now);
+    }
+
+    /// A pod refused a connection: it is set aside. Returns whether it must be probed again.
+    pub fn pod_refused(self: &Arc<Self>, pod: &PodRef, now: Instant) -> bool {
+        let mut inner = self.lock();
+        let Some(entry) = inner.pods.get_mut(&pod.uid) else { return false };
+        let answered = std::mem::replace(&mut entry.answers, false);
+        let probe = answered && !entry.observed.ending;
+        self.settle_and_deliver(inner, now);
+        probe
+    }
+
+    /// What a watch says of the Deployments, or what we have just ordered: replicas by revision.
+    pub fn set_replicas(self: &Arc<Self>, revision: &str, replicas: Option<u32>) {
+        {
+            let mut inner = self.lock();
+            match replicas {
+                Some(replicas) => inner.replicas.insert(revision.to_owned(), replicas),
+                None => inner.replicas.remove(revision),
+            };
+        }
+        self.poke();
+    }
+
+    /// The API server accepted, or refused, an order to scale.
+    pub fn scaled(self: &Arc<Self>, revision: &str, outcome: Result<u32, String>, now: Instant) {
+        {
+            let mut inner = self.lock();
+            match outcome {
+                Ok(replicas) => {
+                    inner.replicas.insert(revision.to_owned(), replicas);
+                    inner.scale_error = None;
+                    if let Some(cold) = inner.cold.as_mut() {
+                        cold.reach(Phase::Scaled, now);
+                    }
+                }
+                Err(error) => inner.scale_error = Some(error),
+            }
+        }
+        self.poke();
+    }
+
+    /// What the autoscaler needs to decide.
+    pub fn observe(&self, now: Instant) -> Observed {
+        let config = self.config();
+        let mut inner = self.lock();
+        let policy = &config.policy;
+        let recent = policy.window / 10;
+        let serving = config.serving.as_deref().unwrap_or_default();
+        let seen = Seen {
+            replicas: inner.replicas.get(serving).copied().unwrap_or(0),
+            ready: inner.slots.open_pods() as u32,
+            in_flight: inner.slots.in_flight(),
+            held: inner.slots.held(),
+            average: inner.window.average_level(policy.window, now),
+            recent_peak: inner.window.peak_level(recent, now),
+            rate: inner.window.arrivals_per_second(policy.window, now),
+            recent_rate: inner.window.arrivals_per_second(recent, now),
+            quiet: inner.window.quiet_for(now),
+            known: inner.window.known_for(now),
+            leaving: self.process.leaving(),
+        };
+        let busy = |entry: &&PodEntry| {
+            entry.observed.revision != serving
+                && entry.pod.as_ref().is_some_and(|pod| inner.slots.in_flight_on(pod) > 0)
+        };
+        let busy_revisions =
+            inner.pods.values().filter(busy).map(|entry| entry.observed.revision.clone()).collect();
+        Observed { seen, replicas: inner.replicas.clone(), busy_revisions }
+    }
+
+    /// Remembers a decision; whether it differs from the last one.
+    pub fn decided(&self, decision: Decision) -> bool {
+        let mut inner = self.lock();
+        let same =
+            |(last, _): &(Decision, _)| (last.replicas, last.reason) == (decision.replicas, decision.reason);
+        let changed = !inner.last_decision.as_ref().is_some_and(same);
+        if changed {
+            inner.last_decision = Some((decision, jiff::Timestamp::now()));
+        }
+        changed
+    }
+
+    /// Closes the pods that have to go for `wanted` replicas to remain, idle ones first, and reopens
+    /// those that need not. Returns how far the replicas can be lowered now: a pod with a request in
+    /// flight is waited for.
+    pub fn retire(self: &Arc<Self>, wanted: u32, now: Instant) -> Option<ScaleDown> {
+        let config = self.config();
+        let serving = config.serving.as_deref()?;
+        let mut inner = self.lock();
+        let replicas = inner.replicas.get(serving).copied()?;
+        let surplus = replicas.saturating_sub(wanted) as usize;
+        // A ReplicaSet deletes pods that are not ready before all others, whatever they cost.
+        let starting = inner.pods.values().filter(|entry| entry.live(serving) && !entry.answers).count();
+        let going = retiring_pods(&mut inner, serving, surplus.saturating_sub(starting));
+        let idle: Vec<_> = going.iter().filter(|pod| inner.slots.in_flight_on(pod) == 0).collect();
+        let removable = (starting.min(surplus) + idle.len()) as u32;
+        let first = idle.iter().map(|pod| pod.name.clone()).collect();
+        self.settle_and_deliver(inner, now);
+        (removable > 0).then_some(ScaleDown { replicas: replicas - removable, first })
+    }
+
+    /// Answers those who have waited for long enough for pods that cannot start.
+    pub fn give_up_on_trouble(&self, now: Instant) {
+        let (waiters, trouble) = {
+            let mut inner = self.lock();
+            let lasting = lasting_trouble(&inner, now);
+            let waited = inner.window.busy_for(now);
+            let Some(trouble) = lasting.filter(|_| inner.slots.open_pods() == 0 && waited >= PATIENCE) else {
+                return;
+            };
+            inner.cold = None;
+            let waiters: Vec<Waiter> = inner.slots.dismiss();
+            self.note_level(&mut inner, now);
+            (waiters, trouble)
+        };
+        let PodTrouble { reason, message } = trouble;
+        self.dismiss(waiters, &HoldError::CannotStart { reason, message });
+    }
+
+    /// Why there is no slot, as far as it is known.
+    pub(super) fn why_no_slot(&self) -> Option<String> {
+        let inner = self.lock();
+        let trouble = inner.pods.values().find_map(|entry| entry.observed.trouble.as_ref());
+        let trouble = trouble.map(|trouble| format!("{}: {}", trouble.reason, trouble.message));
+        trouble.or_else(|| inner.scale_error.as_ref().map(|error| format!("cannot scale: {error}")))
+    }
+
+    /// The last decision, the ready replicas and the last cold start, for status and debugging.
+    pub fn report(&self) -> super::Report {
+        let inner = self.lock();
+        super::Report {
+            decision: inner.last_decision,
+            ready: inner.slots.open_pods() as u32,
+            in_flight: inner.slots.in_flight(),
+            held: inner.slots.held(),
+            replicas: inner.replicas.clone(),
+            cold_start: inner.last_cold.clone(),
+        }
+    }
+
+    fn settle_and_deliver(self: &Arc<Self>, mut inner: std::sync::MutexGuard<'_, Inner>, now: Instant) {
+        let grants = self.settle(&mut inner, now);
+        drop(inner);
+        self.deliver(grants);
+        self.poke();
+    }
+
+    /// Opens and closes pods so that just those take requests that should.
+    pub(super) fn settle(&self, inner: &mut Inner, now: Instant) -> Vec<Grant<Waiter, PodRef>> {
+        let config = self.config.load();
+        let revision = revision_in_use(inner, &config).map(str::to_owned);
+        let Inner { pods, slots, .. } = inner;
+        let mut grants = Vec::new();
+        for entry in pods.values() {
+            let Some(pod) = &entry.pod else { continue };
+            let usable =
+                entry.answers && !entry.retiring && revision.as_deref().is_some_and(|r| entry.live(r));
+            if usable {
+                grants.extend(slots.open(pod.clone()));
+            } else {
+                slots.close(pod);
+            }
+        }
+        self.note_level(inner, now);
+        self.metrics.ready.set(inner.slots.open_pods() as i64);
+        grants
+    }
+}
+
+/// The serving revision; as long as none of its pods answers, the one that served before.
+fn revision_in_use<'a>(inner: &'a Inner, config: &'a FunctionConfig) -> Option<&'a str> {
+    let answers = |revision: &str| inner.pods.values().any(|entry| entry.answers && entry.live(revision));
+    let serving = config.serving.as_deref();
+    let previous = inner.previous.as_deref().filter(|previous| answers(previous));
+    match serving {
+        Some(serving) if answers(serving) => Some(serving),
+        serving => previous.or(serving),
+    }
+}
+
+/// Marks `count` answering pods as retiring, the idlest first, and unmarks the others.
+fn retiring_pods(inner: &mut Inner, revision: &str, count: usize) -> Vec<PodRef> {
+    let answering = |entry: &&PodEntry| entry.answers && entry.live(revision);
+    let mut candidates: Vec<_> = inner
+        .pods
+        .values()
+        .filter(answering)
+        .filter_map(|entry| Some((entry.pod.clone()?, entry.retiring)))
+        .map(|(pod, retiring)| (inner.slots.in_flight_on(&pod), !retiring, pod))
+        .collect();
+    // Of pods with equally much in flight, those that retire already go on retiring.
+    candidates.sort_by_key(|(in_flight, stays, _)| (*in_flight, *stays));
+    let going: Vec<PodRef> = candidates.into_iter().take(count).map(|(_, _, pod)| pod).collect();
+    for entry in inner.pods.values_mut() {
+        entry.retiring = entry.pod.as_ref().is_some_and(|pod| going.contains(pod));
+    }
+    going
+}
+
+fn lasting_trouble(inner: &Inner, now: Instant) -> Option<PodTrouble> {
+    let lasting = |entry: &&PodEntry| {
+        !entry.observed.ending
+            && entry.in_trouble_since.is_some_and(|since| now.saturating_duration_since(since) >= PATIENCE)
+    };
+    inner.pods.values().find(lasting).and_then(|entry| entry.observed.trouble.clone())
+}
+
+fn note_phases(inner: &mut Inner, observed: &ObservedPod, now: Instant) {
+    let new = !inner.pods.contains_key(&observed.uid);
+    let Some(cold) = inner.cold.as_mut().filter(|cold| is_of(cold, observed)) else { return };
+    // Pods that existed before belong to an earlier start, unless nothing of this one is known yet.
+    if new {
+        cold.reach(Phase::PodCreated, now);
+    }
+    if observed.scheduled {
+        cold.reach(Phase::Scheduled, now);
+    }
+    if observed.address.is_some() {
+        cold.reach(Phase::AddressKnown, now);
+    }
+}
+
+fn is_of(cold: &ColdStart, observed: &ObservedPod) -> bool {
+    !observed.ending && cold.revision == observed.revision
+}

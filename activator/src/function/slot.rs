@@ -1,0 +1,89 @@
+//! Guards: a slot is given back, and a held request leaves the queue, whatever happens to its caller.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{FunctionState, PodRef};
+use crate::slots::Ticket;
+
+/// Room for one request in a pod. Dropping it gives the slot to the oldest held request.
+#[derive(Debug)]
+pub struct Slot {
+    function: Arc<FunctionState>,
+    pod: PodRef,
+}
+
+impl Slot {
+    pub(super) fn new(function: Arc<FunctionState>, pod: PodRef) -> Self {
+        Self { function, pod }
+    }
+
+    /// The pod that the slot is in.
+    pub fn pod(&self) -> &PodRef {
+        &self.pod
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.function.release(&self.pod);
+    }
+}
+
+/// A slot, and what it took to get it.
+#[derive(Debug)]
+pub struct Acquired {
+    /// The slot.
+    pub slot: Slot,
+    /// How long the request was held; `None` if it was not.
+    pub held: Option<Duration>,
+    /// Whether the hold began with no ready pod.
+    pub cold: bool,
+}
+
+/// Why there is no slot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HoldError {
+    /// As many requests wait as may.
+    #[error("as many requests wait for this function as may (hold.requests)")]
+    TooManyRequests,
+    /// As many bytes wait as may.
+    #[error("as many bytes of requests wait for this function as may (hold.bytes)")]
+    TooManyBytes,
+    /// As many requests or bytes wait in this process as may.
+    #[error("as many requests wait in this activator as may")]
+    ProcessFull,
+    /// The time to wait is over.
+    #[error("no slot became free in {waited:?}{}", .why.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    Timeout {
+        /// How long the request waited.
+        waited: Duration,
+        /// What is known of the reason.
+        why: Option<String>,
+    },
+    /// No pod can start.
+    #[error("the function cannot start: {reason}: {message}")]
+    CannotStart {
+        /// The kubelet's or the scheduler's reason.
+        reason: String,
+        /// What it adds.
+        message: String,
+    },
+    /// The Function was deleted.
+    #[error("the function was deleted while the request waited")]
+    Deleted,
+}
+
+/// A place in the queue; dropping it leaves the queue.
+#[derive(Debug)]
+pub(super) struct HeldGuard<'a> {
+    pub(super) function: &'a Arc<FunctionState>,
+    pub(super) ticket: Ticket,
+    pub(super) bytes: u64,
+}
+
+impl Drop for HeldGuard<'_> {
+    fn drop(&mut self) {
+        self.function.leave(self.ticket);
+        self.function.process.leave(self.bytes);
+    }
+}

@@ -1,0 +1,181 @@
+//! What we know of the cluster: Functions, their pods, their Deployments; and the route table made of it.
+//!
+//! Three watches feed it, in any order: a pod may be seen before its Function. So the facts are kept by
+//! themselves, and a Function that appears is given those that are known.
+
+mod routes;
+pub mod watch;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use pilotlight_crds::{Function, FunctionKey, ObservedPod};
+
+pub use self::routes::{Claim, Domains, RouteTable, Routed, SharedRoutes};
+use crate::{
+    function::{FunctionConfig, FunctionState, PodRef, Process},
+    metrics::Metrics,
+};
+
+/// A Deployment of a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedDeployment {
+    /// The Function that it belongs to.
+    pub function: FunctionKey,
+    /// The revision that it runs.
+    pub revision: String,
+    /// Replicas asked for.
+    pub replicas: u32,
+}
+
+/// A pod that has just got an address, and has to be probed.
+#[derive(Debug)]
+pub struct ToProbe(pub Arc<FunctionState>, pub PodRef);
+
+#[derive(Debug, Default)]
+struct Facts {
+    functions: HashMap<FunctionKey, (Claim, Arc<FunctionState>)>,
+    /// By uid.
+    pods: HashMap<String, ObservedPod>,
+    /// By namespace and name.
+    deployments: HashMap<(String, String), ObservedDeployment>,
+}
+
+/// What we know of the cluster.
+#[derive(Debug)]
+pub struct Index {
+    domains: Domains,
+    metrics: Metrics,
+    process: Arc<Process>,
+    routes: Arc<SharedRoutes<FunctionState>>,
+    facts: Mutex<Facts>,
+}
+
+impl Index {
+    /// An index that knows nothing yet.
+    pub fn new(domains: Domains, metrics: Metrics, process: Arc<Process>) -> Self {
+        let routes = Arc::new(ArcSwap::from_pointee(RouteTable::default()));
+        Self { domains, metrics, process, routes, facts: Mutex::default() }
+    }
+
+    /// The route table, always the newest.
+    pub fn routes(&self) -> Arc<SharedRoutes<FunctionState>> {
+        Arc::clone(&self.routes)
+    }
+
+    /// All functions.
+    pub fn functions(&self) -> Vec<Arc<FunctionState>> {
+        self.lock().functions.values().map(|(_, function)| Arc::clone(function)).collect()
+    }
+
+    /// One function.
+    pub fn function(&self, key: &FunctionKey) -> Option<Arc<FunctionState>> {
+        self.lock().functions.get(key).map(|(_, function)| Arc::clone(function))
+    }
+
+    /// A Function is there, or has changed.
+    pub fn apply_function(&self, function: &Function) -> Vec<ToProbe> {
+        let (Some(config), Some(claim)) = (FunctionConfig::read(function), Claim::read(function)) else {
+            return Vec::new();
+        };
+        let now = Instant::now();
+        let mut facts = self.lock();
+        match facts.functions.get_mut(&config.key) {
+            Some((known, state)) => {
+                let state = Arc::clone(state);
+                let moved = std::mem::replace(known, claim.clone()) != claim;
+                if moved {
+                    self.publish(&facts);
+                }
+                drop(facts);
+                state.configure(config, now);
+                Vec::new()
+            }
+            None => {
+                let key = config.key.clone();
+                let metrics = self.metrics.function(&key);
+                let state = FunctionState::new(config, metrics, Arc::clone(&self.process), now);
+                facts.functions.insert(key.clone(), (claim, Arc::clone(&state)));
+                self.publish(&facts);
+                introduce(&facts, &key, &state, now)
+            }
+        }
+    }
+
+    /// A Function is no more.
+    pub fn delete_function(&self, key: &FunctionKey) {
+        let mut facts = self.lock();
+        let Some((_, state)) = facts.functions.remove(key) else { return };
+        self.publish(&facts);
+        drop(facts);
+        state.delete();
+        self.metrics.forget(key);
+    }
+
+    /// A pod is there, or has changed.
+    pub fn apply_pod(&self, pod: ObservedPod) -> Option<ToProbe> {
+        let mut facts = self.lock();
+        facts.pods.insert(pod.uid.clone(), pod.clone());
+        let (_, state) = facts.functions.get(&pod.function)?;
+        let state = Arc::clone(state);
+        drop(facts);
+        let to_probe = state.apply_pod(pod, Instant::now())?;
+        Some(ToProbe(state, to_probe))
+    }
+
+    /// A pod is no more.
+    pub fn delete_pod(&self, uid: &str) {
+        let mut facts = self.lock();
+        let Some(pod) = facts.pods.remove(uid) else { return };
+        let state = facts.functions.get(&pod.function).map(|(_, state)| Arc::clone(state));
+        drop(facts);
+        if let Some(state) = state {
+            state.delete_pod(uid, Instant::now());
+        }
+    }
+
+    /// A Deployment is there, or has changed.
+    pub fn apply_deployment(&self, namespace: String, name: String, deployment: ObservedDeployment) {
+        let mut facts = self.lock();
+        let state = facts.functions.get(&deployment.function).map(|(_, state)| Arc::clone(state));
+        facts.deployments.insert((namespace, name), deployment.clone());
+        drop(facts);
+        if let Some(state) = state {
+            state.set_replicas(&deployment.revision, Some(deployment.replicas));
+        }
+    }
+
+    /// A Deployment is no more.
+    pub fn delete_deployment(&self, namespace: &str, name: &str) {
+        let mut facts = self.lock();
+        let Some(gone) = facts.deployments.remove(&(namespace.to_owned(), name.to_owned())) else { return };
+        let state = facts.functions.get(&gone.function).map(|(_, state)| Arc::clone(state));
+        drop(facts);
+        if let Some(state) = state {
+            state.set_replicas(&gone.revision, None);
+        }
+    }
+
+    /// Makes and publishes the route table.
+    fn publish(&self, facts: &Facts) {
+        let claims = facts.functions.values().map(|(claim, state)| (claim.clone(), Arc::clone(state)));
+        self.routes.store(Arc::new(RouteTable::build(claims, &self.domains)));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives a new Function the facts that came before it.
+fn introduce(facts: &Facts, key: &FunctionKey, state: &Arc<FunctionState>, now: Instant) -> Vec<ToProbe> {
+    for deployment in facts.deployments.values().filter(|deployment| deployment.function == *key) {
+        state.set_replicas(&deployment.revision, Some(deployment.replicas));
+    }
+    let pods = facts.pods.values().filter(|pod| pod.function == *key).cloned();
+    pods.filter_map(|pod| Some(ToProbe(Arc::clone(state), state.apply_pod(pod, now)?))).collect()
+}

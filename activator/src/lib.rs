@@ -1,0 +1,22 @@
+//! The activator: in the path of every request to a Function, and the one who decides how many replicas
+//! a Function has.
+//!
+//! Life of a request: [`proxy`] routes it ([`index`]), takes a slot or holds it ([`function`],
+//! [`slots`]), forwards it, and gives the slot back when the response's body ends.
+//! Life of a decision: [`function`] pokes the [`autoscaler`], which looks, decides and orders.
+//! Reading order: `proxy.rs`, `function.rs`, `slots.rs`, `autoscaler.rs`, `autoscaler/decide.rs`.
+
+pub mod admin;
+pub mod autoscaler;
+pub mod config;
+pub mod drain;
+pub mod function;
+pub mod index;
+pub mod metrics;
+pub mod probe;
+pub mod proxy;
+pub mod run;
+pub mod session;
+pub mod slots;
+pub mod status;
+pub mod telemetry;

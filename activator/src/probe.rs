@@ -1,0 +1,95 @@
+//! New pods are dialled by ourselves every few milliseconds: the kubelet's readiness, and the endpoints
+//! that follow from it, come up to a second later.
+
+use std::{sync::Arc, time::Duration, time::Instant};
+
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::{
+    function::{FunctionState, PodRef},
+    proxy::adopt,
+};
+
+/// Time for a connection to a new pod: a SYN that is dropped is sent again by the kernel only after a
+/// second, and a new attempt is quicker.
+const DIAL_TIMEOUT: Duration = Duration::from_millis(100);
+/// Time for the answer to a probe's GET.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Pause before the next attempt, by how long the pod has been probed: a start that is quick is seen at
+/// once, a slow one costs no CPU.
+fn pause(probed_for: Duration) -> Duration {
+    match probed_for {
+        short if short < Duration::from_secs(2) => Duration::from_millis(5),
+        medium if medium < Duration::from_secs(15) => Duration::from_millis(20),
+        _ => Duration::from_millis(100),
+    }
+}
+
+/// Probes a pod in the background until it answers or is gone, and then opens it to requests.
+pub fn start(function: &Arc<FunctionState>, pod: PodRef) {
+    let function = Arc::clone(function);
+    tokio::spawn(async move {
+        let gone = pod.gone.clone();
+        tokio::select! {
+            () = until_answered(&function, &pod) => function.pod_answers(&pod, Instant::now()),
+            () = gone.cancelled() => pod.pool.clear(),
+        }
+    });
+}
+
+/// Takes a pod that refused a connection out of use until it answers again.
+pub fn set_aside(function: &Arc<FunctionState>, pod: &PodRef) {
+    if function.pod_refused(pod, Instant::now()) {
+        start(function, pod.clone());
+    }
+}
+
+async fn until_answered(function: &FunctionState, pod: &PodRef) {
+    let began = Instant::now();
+    loop {
+        // Read anew: the path may be changed while the pod starts.
+        let path = function.config().probe_path.clone();
+        if answers(pod, path.as_deref()).await {
+            return;
+        }
+        tokio::time::sleep(pause(began.elapsed())).await;
+    }
+}
+
+async fn answers(pod: &PodRef, path: Option<&str>) -> bool {
+    let Ok(Ok(stream)) = tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect(pod.address)).await else {
+        return false;
+    };
+    let Some(path) = path else {
+        // The first request finds the connection open.
+        if let Ok(connection) = adopt(stream).await {
+            pod.pool.put(connection);
+        }
+        return true;
+    };
+    tokio::time::timeout(ANSWER_TIMEOUT, get(pod, stream, path)).await.unwrap_or(false)
+}
+
+/// Whether a GET is answered with a status from 200 to 299.
+async fn get(pod: &PodRef, stream: TcpStream, path: &str) -> bool {
+    let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(stream)).await else { return false };
+    let connection = tokio::spawn(connection);
+    let request = Request::get(path)
+        .header(header::HOST, pod.address.to_string())
+        .header(header::USER_AGENT, "pilotlight-probe")
+        .body(Empty::<Bytes>::new());
+    let answered = match request {
+        Ok(request) => {
+            sender.send_request(request).await.is_ok_and(|response| response.status().is_success())
+        }
+        Err(_) => false,
+    };
+    connection.abort();
+    answered
+}

@@ -1,0 +1,225 @@
+//! START HERE (requests): route, take a slot or hold, forward, answer.
+//!
+//! A request is counted in flight by its [`Slot`](crate::function::Slot), which travels with the
+//! response's body: whatever ends the body gives the slot back.
+
+mod body;
+mod forward;
+mod headers;
+mod pool;
+mod respond;
+mod server;
+mod sessions;
+mod strict;
+mod tunnel;
+
+use std::{net::IpAddr, sync::Arc, time::Instant};
+
+use http::{HeaderValue, Request, Response, Uri, Version, header, uri::PathAndQuery};
+use hyper::body::Incoming;
+
+pub(crate) use self::pool::adopt;
+use self::{
+    body::RequestBody,
+    forward::{Failure, Terms, forward},
+    respond::{ProxyError, respond},
+};
+pub use self::{
+    body::ResponseBody,
+    pool::Pool,
+    server::{Limits, serve},
+    sessions::Sessions,
+};
+use crate::{
+    function::{Acquired, FunctionState, Process, Wish},
+    index::SharedRoutes,
+    metrics::{Metrics, Source},
+    probe,
+};
+
+/// How many pods a request is offered to before we say that none could be connected to.
+const ATTEMPTS: usize = 3;
+/// Bytes of a held request's body that its connection may have buffered already.
+const BUFFERED_BODY: u64 = 64 * 1024;
+
+/// What every request needs.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Host and path to function.
+    pub routes: Arc<SharedRoutes<FunctionState>>,
+    /// The process's own bounds and whether it is about to end.
+    pub process: Arc<Process>,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Sessions.
+    pub sessions: Sessions,
+}
+
+/// A request whose function is known.
+struct Routed {
+    function: Arc<FunctionState>,
+    host: Option<HeaderValue>,
+    peer: IpAddr,
+    strip: usize,
+    began: Instant,
+}
+
+impl Proxy {
+    /// Answers one request.
+    pub async fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> Response<ResponseBody> {
+        let version = request.version();
+        let mut response = match self.route(&request, peer) {
+            Ok(routed) => self.answer_routed(routed, request).await,
+            Err(error) => {
+                self.metrics.unrouted.with_label_values(&[error.verdict().reason]).inc();
+                respond(&error, None).map(Into::into)
+            }
+        };
+        if self.process.leaving() && version <= Version::HTTP_11 {
+            // The client opens its next connection to somebody who stays.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    fn route(&self, request: &Request<Incoming>, peer: IpAddr) -> Result<Routed, ProxyError> {
+        let began = Instant::now();
+        let host = strict::check(request).map_err(ProxyError::BadRequest)?;
+        let path = request.uri().path();
+        let name = host.as_ref().map(strict::host_name).unwrap_or_default();
+        let routes = self.routes.load();
+        let found = routes.find(&name, path);
+        let (function, strip) = match found {
+            Some(routed) => (Arc::clone(routed.target), routed.strip),
+            None => return Err(ProxyError::NotFound { host: name.into_owned(), path: path.to_owned() }),
+        };
+        Ok(Routed { function, host, peer, strip, began })
+    }
+
+    async fn answer_routed(&self, routed: Routed, request: Request<Incoming>) -> Response<ResponseBody> {
+        let Routed { function, began, .. } = &routed;
+        let (response, source) = match self.forward_routed(&routed, request).await {
+            Ok(response) => (response, Source::Function),
+            Err(error) => {
+                (respond(&error, Some(function.key.to_string())).map(Into::into), Source::Activator)
+            }
+        };
+        function.metrics.answered(response.status(), source, began.elapsed());
+        response
+    }
+
+    async fn forward_routed(
+        &self,
+        routed: &Routed,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<ResponseBody>, ProxyError> {
+        let Routed { function, .. } = routed;
+        let config = function.config();
+        let session = self.sessions.begin(&config, request.headers()).await;
+        let upgrade = headers::upgrade(request.headers());
+        let on_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+        let mut request = to_pod(request, routed)?;
+        if let Some(protocol) = upgrade {
+            request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            request.headers_mut().insert(header::UPGRADE, protocol);
+        }
+        session.pass_on(request.headers_mut());
+        let mut terms = Terms { timeouts: config.timeouts, upgrade: on_upgrade };
+        let wish = Wish { bytes: in_memory(&request), pod: session.pod(), until: None };
+        let (mut response, acquired) = send(routed, wish, request, &mut terms).await?;
+        if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+            headers::to_client(response.headers_mut());
+        }
+        acquired.annotate(&mut response);
+        self.sessions.end(session, &acquired.pod_uid, response.headers_mut());
+        Ok(response)
+    }
+}
+
+/// What is left to say of a slot once it has gone with the response.
+struct Served {
+    held: Option<std::time::Duration>,
+    cold: bool,
+    pod_uid: String,
+}
+
+impl Served {
+    /// Tells the client how long its request was held.
+    fn annotate(&self, response: &mut Response<ResponseBody>) {
+        let Some(held) = self.held else { return };
+        let millis = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);
+        response.headers_mut().insert(headers::HELD_MS, HeaderValue::from(millis));
+        if self.cold {
+            response.headers_mut().insert(headers::COLD_START, HeaderValue::from_static("true"));
+        }
+    }
+}
+
+/// Offers a request to pods until one takes it.
+async fn send(
+    routed: &Routed,
+    mut wish: Wish<'_>,
+    mut request: Request<RequestBody>,
+    terms: &mut Terms,
+) -> Result<(Response<ResponseBody>, Served), ProxyError> {
+    let Routed { function, began, .. } = routed;
+    let mut last = String::new();
+    for _ in 0..ATTEMPTS {
+        let Acquired { slot, held, cold } = function.acquire(wish).await?;
+        if let Some(held) = held {
+            function.metrics.hold.observe(held.as_secs_f64());
+        }
+        let pod = slot.pod().clone();
+        match forward(slot, request, terms).await {
+            Ok(response) => {
+                function.first_byte(&pod, Instant::now());
+                let pod_uid = pod.uid.clone();
+                return Ok((response, Served { held, cold, pod_uid }));
+            }
+            Err(Failure::Final(error)) => return Err(error),
+            Err(Failure::NotSent(unsent, why)) => {
+                function.metrics.retries.inc();
+                probe::set_aside(function, &pod);
+                tracing::debug!(function = %function.key, pod = pod.name, why, "a pod did not take a request");
+                (request, last) = (*unsent, why);
+                wish = Wish { pod: None, until: Some(*began + function.config().hold_timeout), ..wish };
+            }
+        }
+    }
+    Err(ProxyError::Connect(last))
+}
+
+/// The request as a pod gets it: origin form, HTTP/1.1, with the headers that may cross.
+fn to_pod(request: Request<Incoming>, routed: &Routed) -> Result<Request<RequestBody>, ProxyError> {
+    let (mut parts, body) = request.into_parts();
+    parts.uri = origin_form(&parts.uri, routed.strip)?;
+    parts.version = Version::HTTP_11;
+    headers::to_pod(&mut parts.headers, routed.peer, routed.host.clone());
+    if let Some(host) = routed.host.clone() {
+        parts.headers.insert(header::HOST, host);
+    }
+    parts.extensions.clear();
+    Ok(Request::from_parts(parts, RequestBody::new(body)))
+}
+
+/// Path and query without the part that was only for us; otherwise byte for byte what was received.
+fn origin_form(uri: &Uri, strip: usize) -> Result<Uri, ProxyError> {
+    let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let rest = whole.get(strip..).unwrap_or("/");
+    let with_slash = if rest.starts_with('/') || rest == "*" { rest.to_owned() } else { format!("/{rest}") };
+    let path =
+        PathAndQuery::try_from(with_slash).map_err(|_| ProxyError::BadRequest("the target is not a path"))?;
+    Ok(Uri::from(path))
+}
+
+/// Bytes of a request that are in memory while it is held: its head, and what its connection buffers.
+fn in_memory(request: &Request<RequestBody>) -> u64 {
+    use http_body::Body as _;
+    let headers: usize =
+        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let body = match request.body().is_end_stream() {
+        true => 0,
+        false => request.body().size_hint().upper().unwrap_or(BUFFERED_BODY).min(BUFFERED_BODY),
+    };
+    headers as u64 + request.uri().path().len() as u64 + body
+}

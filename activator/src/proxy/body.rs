@@ -1,0 +1,216 @@
+//! Bodies as they cross the proxy: streamed, watched for silence, and bound to what they hold on to.
+
+use std::{
+    error::Error,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::pool::Connection;
+use crate::function::{Slot, Timeouts};
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// How far a request's body has come, for whoever waits for the response.
+#[derive(Debug)]
+pub(super) struct Progress {
+    began: Instant,
+    /// Milliseconds after `began` of the last piece.
+    last: AtomicU64,
+    ended: AtomicBool,
+}
+
+impl Progress {
+    fn note(&self) {
+        self.last.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// When the next piece, or the response's head, is overdue.
+    pub(super) fn overdue(&self, timeouts: &Timeouts) -> Instant {
+        let last = self.began + Duration::from_millis(self.last.load(Ordering::Relaxed));
+        last + if self.ended.load(Ordering::Relaxed) { timeouts.first_byte } else { timeouts.idle }
+    }
+}
+
+/// A client's body on its way to a pod.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    body: Incoming,
+    progress: Arc<Progress>,
+}
+
+impl RequestBody {
+    /// Wraps a body.
+    pub(super) fn new(body: Incoming) -> Self {
+        let ended = AtomicBool::new(body.is_end_stream());
+        let progress = Progress { began: Instant::now(), last: AtomicU64::new(0), ended };
+        Self { body, progress: Arc::new(progress) }
+    }
+
+    /// How far the body has come.
+    pub(super) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    /// The clock starts when the request is forwarded, not while it is held.
+    pub(super) fn forwarded(&self) {
+        self.progress.note();
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        self.progress.note();
+        if frame.is_none() || self.body.is_end_stream() {
+            self.progress.ended.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Why a response was cut short.
+#[derive(Debug, thiserror::Error)]
+enum Cut {
+    #[error("the function sent nothing for {0:?} (timeouts.idle)")]
+    Idle(Duration),
+    #[error("the response took longer than {0:?} (timeouts.total)")]
+    Total(Duration),
+}
+
+/// A response's body: our own, or a pod's on its way to the client.
+#[derive(Debug)]
+pub struct ResponseBody(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Own(Full<Bytes>),
+    Pod(Box<PodBody>),
+}
+
+/// A pod's body. Whatever ends it gives the slot back; a complete one also keeps the connection.
+#[derive(Debug)]
+struct PodBody {
+    body: Incoming,
+    ended: bool,
+    connection: Option<Connection>,
+    slot: Slot,
+    timer: Pin<Box<Sleep>>,
+    last: Instant,
+    idle: Duration,
+    total: Duration,
+    until: Instant,
+}
+
+impl From<Full<Bytes>> for ResponseBody {
+    fn from(body: Full<Bytes>) -> Self {
+        Self(Kind::Own(body))
+    }
+}
+
+impl ResponseBody {
+    /// Nothing.
+    pub(super) fn empty() -> Self {
+        Full::default().into()
+    }
+
+    /// A pod's body, with the slot that it occupies and the connection that it comes on.
+    pub(super) fn from_pod(
+        body: Incoming,
+        slot: Slot,
+        connection: Connection,
+        timeouts: &Timeouts,
+        until: Instant,
+    ) -> Self {
+        let last = Instant::now();
+        let timer = Box::pin(tokio::time::sleep_until(until.min(last + timeouts.idle).into()));
+        let (idle, total, connection) = (timeouts.idle, timeouts.total, Some(connection));
+        let ended = body.is_end_stream();
+        Self(Kind::Pod(Box::new(PodBody { body, ended, connection, slot, timer, last, idle, total, until })))
+    }
+}
+
+impl PodBody {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            self.last = Instant::now();
+            self.ended = frame.is_none() || self.body.is_end_stream();
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        // One timer for both clocks, set again only when it fires: most responses never see it fire.
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            let now = Instant::now();
+            if now >= self.until {
+                return Poll::Ready(Some(Err(Cut::Total(self.total).into())));
+            }
+            if now >= self.last + self.idle {
+                return Poll::Ready(Some(Err(Cut::Idle(self.idle).into())));
+            }
+            self.timer.as_mut().reset(self.until.min(self.last + self.idle).into());
+        }
+    }
+}
+
+impl Drop for PodBody {
+    fn drop(&mut self) {
+        // A connection in the middle of a response can carry nothing else.
+        if let Some(connection) = self.connection.take().filter(|_| self.ended) {
+            self.slot.pod().pool.put(connection);
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Kind::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Kind::Pod(body) => body.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Own(body) => body.is_end_stream(),
+            Kind::Pod(body) => body.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Own(body) => body.size_hint(),
+            Kind::Pod(body) => body.body.size_hint(),
+        }
+    }
+}

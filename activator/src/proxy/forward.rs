@@ -1,0 +1,104 @@
+//! One attempt to have one pod answer one request.
+
+use std::time::{Duration, Instant};
+
+use http::{Request, Response, StatusCode};
+use hyper::{body::Incoming, client::conn::TrySendError};
+
+use super::{
+    body::{RequestBody, ResponseBody},
+    pool::{self, Connection},
+    respond::ProxyError,
+    tunnel,
+};
+use crate::function::{Slot, Timeouts};
+
+/// Why an attempt failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Nothing of the request was sent: it can go to another pod.
+    NotSent(Box<Request<RequestBody>>, String),
+    /// The pod may have seen it.
+    Final(ProxyError),
+}
+
+/// What an attempt has to keep to.
+#[derive(Debug)]
+pub(super) struct Terms {
+    pub(super) timeouts: Timeouts,
+    /// The client's end of an upgrade, if it asked for one.
+    pub(super) upgrade: Option<hyper::upgrade::OnUpgrade>,
+}
+
+/// Sends a request to the pod of a slot and waits for the head of the response. The slot goes with the
+/// response's body.
+pub(super) async fn forward(
+    slot: Slot,
+    request: Request<RequestBody>,
+    terms: &mut Terms,
+) -> Result<Response<ResponseBody>, Failure> {
+    let until = Instant::now() + terms.timeouts.total;
+    request.body().forwarded();
+    let (response, connection) = exchange(&slot, request, &terms.timeouts, until).await?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return tunnel::switch(response, terms.upgrade.take(), slot, terms.timeouts, until)
+            .map_err(Failure::Final);
+    }
+    let (parts, body) = response.into_parts();
+    let body = ResponseBody::from_pod(body, slot, connection, &terms.timeouts, until);
+    Ok(Response::from_parts(parts, body))
+}
+
+/// Tries a connection that was used before; if the pod has just closed that one, a new one.
+async fn exchange(
+    slot: &Slot,
+    mut request: Request<RequestBody>,
+    timeouts: &Timeouts,
+    until: Instant,
+) -> Result<(Response<Incoming>, Connection), Failure> {
+    if let Some(connection) = slot.pod().pool.take().await {
+        match send(connection, request, timeouts, until).await {
+            Err(Failure::NotSent(unsent, _)) => request = *unsent,
+            done => return done,
+        }
+    }
+    match pool::connect(slot.pod().address).await {
+        Ok(connection) => send(connection, request, timeouts, until).await,
+        Err(error) => Err(Failure::NotSent(Box::new(request), error.to_string())),
+    }
+}
+
+async fn send(
+    mut connection: Connection,
+    request: Request<RequestBody>,
+    timeouts: &Timeouts,
+    until: Instant,
+) -> Result<(Response<Incoming>, Connection), Failure> {
+    let progress = request.body().progress();
+    let mut answer = std::pin::pin!(connection.try_send_request(request));
+    let outcome = loop {
+        let overdue = progress.overdue(timeouts).min(until);
+        if let Ok(outcome) = tokio::time::timeout_at(overdue.into(), answer.as_mut()).await {
+            break outcome;
+        }
+        // The body may have moved meanwhile, and the deadline with it.
+        if progress.overdue(timeouts).min(until) <= Instant::now() {
+            return Err(Failure::Final(ProxyError::FirstByte(waited(timeouts))));
+        }
+    };
+    match outcome {
+        Ok(response) => Ok((response, connection)),
+        Err(error) => Err(failure(error)),
+    }
+}
+
+fn waited(timeouts: &Timeouts) -> Duration {
+    timeouts.first_byte.min(timeouts.total)
+}
+
+fn failure(mut error: TrySendError<Request<RequestBody>>) -> Failure {
+    match error.take_message() {
+        Some(request) => Failure::NotSent(Box::new(request), error.error().to_string()),
+        None => Failure::Final(ProxyError::Broken(error.error().to_string())),
+    }
+}

@@ -1,0 +1,179 @@
+//! Our own answers: one table from what went wrong to what the caller is told (RFC 9457).
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+use serde::Serialize;
+
+use crate::function::HoldError;
+
+/// Header with the reason of an answer that the activator made itself.
+const REASON_HEADER: &str = "pilotlight-reason";
+
+/// Why the activator answers in a function's place.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProxyError {
+    /// The request breaks a rule of HTTP.
+    #[error("{0}")]
+    BadRequest(&'static str),
+    /// No Function answers there.
+    #[error("no function answers on host `{host}` and path `{path}`")]
+    NotFound {
+        /// The host as received.
+        host: String,
+        /// The path as received.
+        path: String,
+    },
+    /// There is no slot.
+    #[error(transparent)]
+    Hold(#[from] HoldError),
+    /// Pods were there, and none could be connected to.
+    #[error("no pod could be connected to: {0}")]
+    Connect(String),
+    /// A pod took the request and broke off before it answered.
+    #[error("the pod broke off before it answered: {0}")]
+    Broken(String),
+    /// A pod took the request and did not answer in time.
+    #[error("the function did not begin to answer within timeouts.firstByte ({0:?})")]
+    FirstByte(std::time::Duration),
+    /// The process is about to end and takes no more connections to upgrade.
+    #[error("the upgrade failed: {0}")]
+    Upgrade(&'static str),
+}
+
+/// What the caller is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// Status of the answer.
+    pub(super) status: StatusCode,
+    /// A stable word for programs.
+    pub(super) reason: &'static str,
+    /// Whether any of the request reached a pod: if not, it can be repeated without harm.
+    pub(super) reached_pod: bool,
+    /// Seconds after which a repetition makes sense.
+    pub(super) retry_after: Option<u32>,
+}
+
+impl ProxyError {
+    /// The only table of statuses and reasons.
+    pub(super) fn verdict(&self) -> Verdict {
+        let verdict =
+            |status, reason, reached_pod, retry_after| Verdict { status, reason, reached_pod, retry_after };
+        match self {
+            Self::BadRequest(_) => verdict(StatusCode::BAD_REQUEST, "bad-request", false, None),
+            Self::NotFound { .. } => verdict(StatusCode::NOT_FOUND, "no-such-function", false, None),
+            Self::Hold(HoldError::TooManyRequests) => {
+                verdict(StatusCode::SERVICE_UNAVAILABLE, "hold-requests-exceeded", false, Some(1))
+            }
+            Self::Hold(HoldError::TooManyBytes) => {
+                verdict(StatusCode::SERVICE_UNAVAILABLE, "hold-bytes-exceeded", false, Some(1))
+            }
+            Self::Hold(HoldError::ProcessFull) => {
+                verdict(StatusCode::SERVICE_UNAVAILABLE, "activator-full", false, Some(1))
+            }
+            Self::Hold(HoldError::Timeout { .. }) => {
+                verdict(StatusCode::GATEWAY_TIMEOUT, "hold-timeout", false, Some(1))
+            }
+            Self::Hold(HoldError::CannotStart { .. }) => {
+                verdict(StatusCode::SERVICE_UNAVAILABLE, "cannot-start", false, Some(5))
+            }
+            Self::Hold(HoldError::Deleted) => verdict(StatusCode::NOT_FOUND, "function-deleted", false, None),
+            Self::Connect(_) => verdict(StatusCode::BAD_GATEWAY, "connect-failed", false, Some(1)),
+            Self::Broken(_) => verdict(StatusCode::BAD_GATEWAY, "pod-broke-off", true, None),
+            Self::FirstByte(_) => verdict(StatusCode::GATEWAY_TIMEOUT, "first-byte-timeout", true, None),
+            Self::Upgrade(_) => verdict(StatusCode::BAD_GATEWAY, "upgrade-failed", true, None),
+        }
+    }
+}
+
+/// The body of RFC 9457, with our two extensions `reason` and `reached_pod`.
+#[derive(Debug, Serialize)]
+struct Problem<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: String,
+    reason: &'a str,
+    reached_pod: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    function: Option<String>,
+}
+
+/// The answer for an error; `function` is `namespace/name` once it is known.
+pub(super) fn respond(error: &ProxyError, function: Option<String>) -> Response<Full<Bytes>> {
+    let Verdict { status, reason, reached_pod, retry_after } = error.verdict();
+    let problem = Problem {
+        r#type: format!("urn:pilotlight:problem:{reason}"),
+        title: status.canonical_reason().unwrap_or("Error"),
+        status: status.as_u16(),
+        detail: error.to_string(),
+        reason,
+        reached_pod,
+        function,
+    };
+    // Strings, numbers and booleans always serialise.
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(REASON_HEADER, HeaderValue::from_static(reason));
+    if let Some(seconds) = retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[test]
+    fn every_error_says_what_the_caller_needs() {
+        let timeout = HoldError::Timeout { waited: Duration::from_secs(30), why: None };
+        let trouble =
+            HoldError::CannotStart { reason: "ErrImagePull".into(), message: "no such image".into() };
+        let rows: [(ProxyError, u16, &str, bool, Option<u32>); 9] = [
+            (ProxyError::BadRequest("no Host"), 400, "bad-request", false, None),
+            (
+                ProxyError::NotFound { host: "h".into(), path: "/".into() },
+                404,
+                "no-such-function",
+                false,
+                None,
+            ),
+            (HoldError::TooManyRequests.into(), 503, "hold-requests-exceeded", false, Some(1)),
+            (timeout.into(), 504, "hold-timeout", false, Some(1)),
+            (trouble.into(), 503, "cannot-start", false, Some(5)),
+            (HoldError::Deleted.into(), 404, "function-deleted", false, None),
+            (ProxyError::Connect("refused".into()), 502, "connect-failed", false, Some(1)),
+            (ProxyError::Broken("reset".into()), 502, "pod-broke-off", true, None),
+            (ProxyError::FirstByte(Duration::from_secs(30)), 504, "first-byte-timeout", true, None),
+        ];
+        for (error, status, reason, reached_pod, retry_after) in rows {
+            let verdict = error.verdict();
+            let told = (verdict.status.as_u16(), verdict.reason, verdict.reached_pod, verdict.retry_after);
+            assert_eq!(told, (status, reason, reached_pod, retry_after), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_answer_is_a_problem_document() {
+        let error = HoldError::CannotStart { reason: "ErrImagePull".into(), message: "no such image".into() };
+        let response = respond(&error.into(), Some("demo/hello".into()));
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert_eq!(response.headers()["retry-after"], "5");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(problem["detail"], "the function cannot start: ErrImagePull: no such image");
+        assert_eq!(
+            (problem["function"].as_str(), problem["reached_pod"].as_bool()),
+            (Some("demo/hello"), Some(false))
+        );
+    }
+}

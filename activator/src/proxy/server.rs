@@ -1,0 +1,127 @@
+//! Client connections: accepted, bounded, and ended in order.
+//!
+//! hyper sets no clock by itself and no bound on connections; everything that a client could use up is
+//! limited here.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use http::Request;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{
+        conn::auto::Builder,
+        graceful::{GracefulShutdown, Watcher},
+    },
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::Proxy;
+
+/// Time for a client to send a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// The largest head, and what a connection buffers of a body (hyper's own default is 400 KiB).
+const HEAD_BUFFER: usize = 64 * 1024;
+/// The most headers of a request.
+const MAX_HEADERS: usize = 128;
+/// HTTP/2: streams per connection, and bytes per stream that a client may send ahead. Their product
+/// bounds what one connection can make us buffer.
+const MAX_STREAMS: u32 = 200;
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// HTTP/2 pings find clients that have vanished.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// Pause after a failed accept, such as for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// What the server may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The most client connections at once; the next one waits to be accepted.
+    pub connections: usize,
+}
+
+/// Serves until `stop`; returns what is needed to wait for the connections to end.
+pub async fn serve(
+    listener: TcpListener,
+    proxy: Arc<Proxy>,
+    limits: Limits,
+    stop: CancellationToken,
+) -> GracefulShutdown {
+    let graceful = GracefulShutdown::new();
+    let room = Arc::new(Semaphore::new(limits.connections));
+    let builder = builder();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return graceful,
+            accepted = accept(&listener, &room) => accepted,
+        };
+        let Some((stream, peer, permit)) = accepted else { continue };
+        let connection =
+            serve_connection(stream, peer, Arc::clone(&proxy), builder.clone(), graceful.watcher());
+        tokio::spawn(async move {
+            connection.await;
+            drop(permit);
+        });
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    // The semaphore is never closed.
+    let permit = Arc::clone(room).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => Some((stream, peer, permit)),
+        Err(error) => {
+            tracing::warn!(%error, "cannot accept a connection");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    proxy: Arc<Proxy>,
+    builder: Builder<TokioExecutor>,
+    watcher: Watcher,
+) {
+    // Small answers must not wait for a full packet; a socket that refuses is about to fail anyway.
+    let _ = stream.set_nodelay(true);
+    let connections = proxy.metrics.connections.clone();
+    connections.inc();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let proxy = Arc::clone(&proxy);
+        async move { Ok::<_, Infallible>(proxy.answer(request, peer.ip()).await) }
+    });
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(connection.into_owned()).await {
+        tracing::debug!(%peer, error, "a connection ended early");
+    }
+    connections.dec();
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BUFFER)
+        .max_headers(MAX_HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    builder
+}

@@ -1,0 +1,85 @@
+//! Wires the parts together. Everything that can fail to start fails here, before requests come in.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use kube::Client;
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::{self, Admin},
+    autoscaler::Autoscaler,
+    config::Config,
+    drain,
+    function::Process,
+    index::{Index, watch},
+    metrics::Metrics,
+    proxy::{Limits, Proxy, Sessions, serve},
+    session::{self, DEFAULT_BUDGET, StateApi, Store, StoreMetrics},
+    status,
+};
+
+/// Runs the activator until it is told to end and has ended its requests.
+///
+/// # Errors
+/// When a port cannot be bound, Redis' URL is malformed, or there is no way to an API server.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let client = Client::try_default().await.context("no way to an API server")?;
+    let registry = Registry::new();
+    let metrics = Metrics::register(&registry)?;
+    let (process, pokes) = Process::new(config.hold_requests, config.hold_bytes);
+    let index = Arc::new(Index::new(config.domains.clone(), metrics.clone(), Arc::clone(&process)));
+    let sessions = sessions(&config, &registry)?;
+    let listener = bind(config.addr).await?;
+    let synced = watch::start_watches(&client, &index, &metrics);
+    serve_admin(
+        &config,
+        Admin { registry, index: Arc::clone(&index), synced, process: Arc::clone(&process) },
+    )
+    .await?;
+    serve_state(&config, &sessions, &index).await?;
+    tokio::spawn(Autoscaler::new(client.clone()).run(pokes));
+    tokio::spawn(status::run(client, Arc::clone(&index)));
+
+    let stop = CancellationToken::new();
+    let told = tokio::spawn(drain::until_told(Arc::clone(&process), config.drain_delay, stop.clone()));
+    let proxy = Arc::new(Proxy { routes: index.routes(), process, metrics, sessions });
+    tracing::info!(addr = %config.addr, "serving");
+    let connections = serve(listener, proxy, Limits { connections: config.max_connections }, stop).await;
+    told.await??;
+    drain::finish(connections, config.drain_timeout).await;
+    Ok(())
+}
+
+async fn bind(addr: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr}"))
+}
+
+fn sessions(config: &Config, registry: &Registry) -> anyhow::Result<Sessions> {
+    let metrics = StoreMetrics::register(registry)?;
+    let store = config.redis_url.as_deref().map(|url| Store::open(url, DEFAULT_BUDGET, metrics)).transpose()?;
+    Ok(Sessions { keys: config.keys.clone(), store })
+}
+
+async fn serve_admin(config: &Config, admin: Admin) -> anyhow::Result<()> {
+    let listener = bind(config.admin_addr).await?;
+    let app = admin::router(admin);
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Ok(())
+}
+
+/// The state API needs keys to tell functions apart; without them it is not there.
+async fn serve_state(config: &Config, sessions: &Sessions, index: &Arc<Index>) -> anyhow::Result<()> {
+    let Some(keys) = sessions.keys.clone() else { return Ok(()) };
+    let listener = bind(config.state_addr).await?;
+    let index = Arc::clone(index);
+    let ttl = move |key: &pilotlight_crds::FunctionKey| {
+        let config = index.function(key)?.config();
+        config.session.as_ref().map(|session| session.cookie.ttl.get())
+    };
+    let app = session::router(StateApi::new(sessions.store.clone(), keys, Arc::new(ttl)));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! What the store counts.
+
+use std::time::Duration;
+
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+
+/// Bounds of the histogram, in seconds: an operation takes a fraction of a millisecond, and at most 0.1 s.
+const BUCKETS: [f64; 8] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1];
+
+/// Counters of the store's operations. Clones count together.
+#[derive(Clone, Debug)]
+pub struct StoreMetrics {
+    operations: IntCounterVec,
+    seconds: HistogramVec,
+    /// 1 while Redis answers, 0 while the breaker is open.
+    pub(super) up: IntGauge,
+}
+
+impl StoreMetrics {
+    /// Creates the metrics and registers them.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let operations = IntCounterVec::new(
+            Opts::new("pilotlight_state_operations_total", "Operations on sessions in Redis, by outcome"),
+            &["operation", "outcome"],
+        )?;
+        let seconds = HistogramVec::new(
+            HistogramOpts::new("pilotlight_state_operation_seconds", "Time that operations in Redis took")
+                .buckets(BUCKETS.to_vec()),
+            &["operation"],
+        )?;
+        let up = IntGauge::new("pilotlight_state_redis_up", "1 while Redis answers, 0 while it is away")?;
+        registry.register(Box::new(operations.clone()))?;
+        registry.register(Box::new(seconds.clone()))?;
+        registry.register(Box::new(up.clone()))?;
+        Ok(Self { operations, seconds, up })
+    }
+
+    pub(super) fn observe(&self, operation: &str, outcome: &str, took: Duration) {
+        self.operations.with_label_values(&[operation, outcome]).inc();
+        self.seconds.with_label_values(&[operation]).observe(took.as_secs_f64());
+    }
+}

@@ -1,0 +1,329 @@
+//! The slots of one function and the requests that wait for one: a central queue with late binding.
+//!
+//! A request is bound to a pod only when a slot is free, so no request waits behind a busy pod while
+//! another pod has room. In order of arrival; O(log n) removal; no clock, no IO, no locks.
+
+use std::collections::VecDeque;
+
+/// Requests in flight that a pod may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit(u32);
+
+impl Limit {
+    /// A limit of `concurrency` in flight; 0 means none.
+    pub fn new(concurrency: u32) -> Self {
+        Self(if concurrency == 0 { u32::MAX } else { concurrency })
+    }
+}
+
+/// What may wait, in requests and in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldBounds {
+    /// How many requests.
+    pub requests: u32,
+    /// How many bytes of them are in memory.
+    pub bytes: u64,
+}
+
+/// Why a request may not wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// As many requests as may wait do.
+    Requests,
+    /// As many bytes as may wait do.
+    Bytes,
+}
+
+/// Identifies a held request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// A slot that was given to a held request.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Grant<W, P> {
+    /// The request that waited.
+    pub waiter: W,
+    /// The pod that it goes to; one more is now counted in flight there.
+    pub pod: P,
+}
+
+#[derive(Debug)]
+struct PodSlots<P> {
+    pod: P,
+    in_flight: u32,
+    /// Whether new requests may go there.
+    open: bool,
+}
+
+#[derive(Debug)]
+struct Held<W> {
+    ticket: Ticket,
+    bytes: u64,
+    /// `None` once the request has left: skipping a gap is cheaper than closing it.
+    waiter: Option<W>,
+}
+
+/// Slots and held requests of one function. `P` identifies a pod, `W` a held request.
+#[derive(Debug)]
+pub struct Slots<W, P> {
+    limit: Limit,
+    pods: Vec<PodSlots<P>>,
+    queue: VecDeque<Held<W>>,
+    next_ticket: u64,
+    held: u32,
+    held_bytes: u64,
+    in_flight: u32,
+}
+
+impl<W, P: Clone + PartialEq> Slots<W, P> {
+    /// No pods, nobody waiting.
+    pub fn new(limit: Limit) -> Self {
+        let (pods, queue) = (Vec::new(), VecDeque::new());
+        Self { limit, pods, queue, next_ticket: 0, held: 0, held_bytes: 0, in_flight: 0 }
+    }
+
+    /// Requests in flight, on pods of any state.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// Requests that wait.
+    pub fn held(&self) -> u32 {
+        self.held
+    }
+
+    /// Pods that take new requests.
+    pub fn open_pods(&self) -> usize {
+        self.pods.iter().filter(|pod| pod.open).count()
+    }
+
+    /// Requests in flight on `pod`.
+    pub fn in_flight_on(&self, pod: &P) -> u32 {
+        self.pods.iter().find(|known| known.pod == *pod).map_or(0, |known| known.in_flight)
+    }
+
+    /// Takes a free slot, on `preferred` if it has one, else on the pod with the least in flight. The
+    /// first of equals wins, so that at low load the last pods idle and can go.
+    /// `None` when there is no free slot, or when others wait already.
+    pub fn take(&mut self, preferred: Option<&P>) -> Option<P> {
+        if self.held > 0 { None } else { self.take_for(preferred) }
+    }
+
+    fn take_for(&mut self, preferred: Option<&P>) -> Option<P> {
+        let limit = self.limit.0;
+        let free = |pod: &&mut PodSlots<P>| pod.open && pod.in_flight < limit;
+        let preferred = preferred.and_then(|wanted| self.pods.iter().position(|pod| pod.pod == *wanted));
+        let chosen = match preferred.filter(|&at| self.pods[at].open && self.pods[at].in_flight < limit) {
+            Some(at) => &mut self.pods[at],
+            None => self.pods.iter_mut().filter(free).min_by_key(|pod| pod.in_flight)?,
+        };
+        chosen.in_flight += 1;
+        self.in_flight += 1;
+        Some(chosen.pod.clone())
+    }
+
+    /// Lets a request wait at the end of the queue.
+    ///
+    /// # Errors
+    /// When the bounds are reached; the waiter comes back.
+    pub fn hold(&mut self, waiter: W, bytes: u64, bounds: HoldBounds) -> Result<Ticket, (W, Full)> {
+        if self.held >= bounds.requests {
+            return Err((waiter, Full::Requests));
+        }
+        if self.held_bytes.saturating_add(bytes) > bounds.bytes {
+            return Err((waiter, Full::Bytes));
+        }
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.held += 1;
+        self.held_bytes += bytes;
+        self.queue.push_back(Held { ticket, bytes, waiter: Some(waiter) });
+        Ok(ticket)
+    }
+
+    /// A held request leaves without a slot: its caller is gone, or its time is over.
+    pub fn leave(&mut self, ticket: Ticket) {
+        let Ok(at) = self.queue.binary_search_by_key(&ticket, |held| held.ticket) else { return };
+        let held = &mut self.queue[at];
+        if held.waiter.take().is_some() {
+            self.held -= 1;
+            self.held_bytes -= held.bytes;
+        }
+        while self.queue.front().is_some_and(|held| held.waiter.is_none()) {
+            self.queue.pop_front();
+        }
+    }
+
+    /// A request has left `pod`: its slot goes to the oldest held request, if the pod is still open.
+    pub fn release(&mut self, pod: &P) -> Option<Grant<W, P>> {
+        let at = self.pods.iter().position(|known| known.pod == *pod)?;
+        self.pods[at].in_flight -= 1;
+        self.in_flight -= 1;
+        if !self.pods[at].open && self.pods[at].in_flight == 0 {
+            self.pods.swap_remove(at);
+        }
+        self.grant_next()
+    }
+
+    /// Opens a pod to requests, and hands out its slots: as many as it has, not the whole queue.
+    pub fn open(&mut self, pod: P) -> Vec<Grant<W, P>> {
+        match self.pods.iter_mut().find(|known| known.pod == pod) {
+            Some(known) => known.open = true,
+            None => self.pods.push(PodSlots { pod, in_flight: 0, open: true }),
+        }
+        self.grant_all()
+    }
+
+    /// Closes a pod to new requests; what is in flight there goes on.
+    pub fn close(&mut self, pod: &P) {
+        if let Some(at) = self.pods.iter().position(|known| known.pod == *pod) {
+            self.pods[at].open = false;
+            if self.pods[at].in_flight == 0 {
+                self.pods.swap_remove(at);
+            }
+        }
+    }
+
+    /// Changes the limit, as when the Function's `concurrency` was changed.
+    pub fn set_limit(&mut self, limit: Limit) -> Vec<Grant<W, P>> {
+        self.limit = limit;
+        self.grant_all()
+    }
+
+    /// The open pods with the least in flight first, the youngest first among equals: who may go.
+    pub fn idlest(&self, count: usize) -> Vec<P> {
+        let mut open: Vec<_> = self.pods.iter().rev().filter(|pod| pod.open).collect();
+        open.sort_by_key(|pod| pod.in_flight);
+        open.into_iter().take(count).map(|pod| pod.pod.clone()).collect()
+    }
+
+    /// Every held request, oldest first; nobody waits afterwards.
+    pub fn dismiss(&mut self) -> Vec<W> {
+        (self.held, self.held_bytes) = (0, 0);
+        self.queue.drain(..).filter_map(|held| held.waiter).collect()
+    }
+
+    fn grant_all(&mut self) -> Vec<Grant<W, P>> {
+        std::iter::from_fn(|| self.grant_next()).collect()
+    }
+
+    fn grant_next(&mut self) -> Option<Grant<W, P>> {
+        if self.held == 0 {
+            return None;
+        }
+        let pod = self.take_for(None)?;
+        loop {
+            // Some held request has a waiter, since `held` is above zero.
+            let Held { bytes, waiter, .. } = self.queue.pop_front()?;
+            if let Some(waiter) = waiter {
+                self.held -= 1;
+                self.held_bytes -= bytes;
+                return Some(Grant { waiter, pod });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: HoldBounds = HoldBounds { requests: 100, bytes: 1_000 };
+
+    fn slots(concurrency: u32, pods: &[&'static str]) -> Slots<u32, &'static str> {
+        let mut slots = Slots::new(Limit::new(concurrency));
+        for pod in pods {
+            assert!(slots.open(*pod).is_empty());
+        }
+        slots
+    }
+
+    fn served(grants: &[Grant<u32, &'static str>]) -> Vec<(u32, &'static str)> {
+        grants.iter().map(|grant| (grant.waiter, grant.pod)).collect()
+    }
+
+    #[test]
+    fn the_pod_with_the_least_in_flight_is_taken_and_the_limit_is_hard() {
+        let mut slots = slots(2, &["a", "b"]);
+        let taken: Vec<_> = std::iter::from_fn(|| slots.take(None)).collect();
+        assert_eq!(taken, ["a", "b", "a", "b"]);
+        assert_eq!(slots.in_flight(), 4);
+    }
+
+    #[test]
+    fn a_preferred_pod_is_taken_while_it_has_room() {
+        let mut slots = slots(1, &["a", "b"]);
+        assert_eq!(slots.take(Some(&"b")), Some("b"));
+        assert_eq!(slots.take(Some(&"b")), Some("a"), "full: another serves");
+        assert_eq!(slots.take(Some(&"b")), None);
+    }
+
+    #[test]
+    fn no_limit_takes_any_number() {
+        let mut slots = slots(0, &["a"]);
+        assert!((0..10_000).all(|_| slots.take(None) == Some("a")));
+    }
+
+    #[test]
+    fn a_new_pod_gets_what_it_can_hold_and_not_the_whole_queue() {
+        let mut slots = slots(2, &[]);
+        for waiter in 0..5 {
+            slots.hold(waiter, 1, BOUNDS).unwrap();
+        }
+        assert_eq!(served(&slots.open("a")), [(0, "a"), (1, "a")]);
+        assert_eq!(slots.release(&"a").map(|grant| grant.waiter), Some(2), "the oldest is next");
+        assert_eq!((slots.held(), slots.in_flight()), (2, 2));
+    }
+
+    #[test]
+    fn nobody_overtakes_those_who_wait() {
+        let mut slots = slots(1, &["a"]);
+        assert_eq!(slots.take(None), Some("a"));
+        slots.hold(7, 1, BOUNDS).unwrap();
+        slots.close(&"a");
+        assert_eq!(slots.take(None), None);
+        assert_eq!(served(&slots.open("b")), [(7, "b")]);
+    }
+
+    #[test]
+    fn those_who_leave_free_their_place() {
+        let mut slots = slots(1, &[]);
+        let tickets: Vec<_> = (0..3).map(|waiter| slots.hold(waiter, 300, BOUNDS).unwrap()).collect();
+        assert_eq!(slots.hold(9, 300, BOUNDS), Err((9, Full::Bytes)));
+        slots.leave(tickets[1]);
+        slots.leave(tickets[1]);
+        slots.hold(3, 300, BOUNDS).unwrap();
+        slots.leave(tickets[0]);
+        assert_eq!(served(&slots.open("a")), [(2, "a")]);
+        slots.leave(tickets[2]);
+        assert_eq!(slots.release(&"a").map(|grant| grant.waiter), Some(3));
+        assert_eq!((slots.held(), slots.held_bytes), (0, 0));
+    }
+
+    #[test]
+    fn bounds_are_kept() {
+        let mut slots = slots(1, &[]);
+        let two = HoldBounds { requests: 2, bytes: 1_000 };
+        assert!(slots.hold(0, 1, two).is_ok() && slots.hold(1, 1, two).is_ok());
+        assert_eq!(slots.hold(2, 1, two), Err((2, Full::Requests)));
+    }
+
+    #[test]
+    fn a_closed_pod_finishes_what_it_has_and_is_forgotten() {
+        let mut slots = slots(2, &["a"]);
+        slots.take(None).unwrap();
+        slots.close(&"a");
+        assert_eq!((slots.take(None), slots.in_flight_on(&"a"), slots.open_pods()), (None, 1, 0));
+        assert!(slots.release(&"a").is_none());
+        assert!(slots.pods.is_empty());
+        assert!(slots.release(&"a").is_none(), "a second release changes nothing");
+        assert_eq!(slots.in_flight(), 0);
+    }
+
+    #[test]
+    fn the_idlest_pods_go_first_and_the_youngest_of_equals() {
+        let mut slots = slots(5, &["a", "b", "c"]);
+        assert_eq!(slots.take(Some(&"c")), Some("c"));
+        assert_eq!(slots.idlest(2), ["b", "a"]);
+    }
+}

@@ -1,0 +1,9 @@
+//! The path of a request against real sockets: an activator without a cluster, and pods that are HTTP
+//! servers of this process.
+
+mod bed;
+mod holding;
+mod streaming;
+mod strictness;
+
+use bed::Bed;

@@ -1,0 +1,199 @@
+//! The test bed: one Function, an activator on a loopback port, and pods to add and take away.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use pilotlight_activator::{
+    function::{FunctionState, Pokes, Process, Report},
+    index::{Domains, Index, ToProbe},
+    metrics::Metrics,
+    probe,
+    proxy::{Limits, Proxy, Sessions, serve},
+};
+use pilotlight_crds::{Function, FunctionKey, FunctionSpec, FunctionStatus, ObservedPod};
+use prometheus::Registry;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+/// No test waits longer than this for anything.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// An activator that serves one Function.
+pub(super) struct Bed {
+    pub(super) addr: SocketAddr,
+    pub(super) function: Arc<FunctionState>,
+    pub(super) process: Arc<Process>,
+    pub(super) stop: CancellationToken,
+    index: Arc<Index>,
+    _pokes: Pokes,
+}
+
+impl Bed {
+    /// A Function `demo/hello` with a spec.
+    pub(super) async fn new(spec: FunctionSpec) -> Self {
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let (process, pokes) = Process::new(10_000, 1 << 28);
+        let domains = Domains { outside: "example.org".into(), cluster: "cluster.local".into() };
+        let index = Arc::new(Index::new(domains, metrics.clone(), Arc::clone(&process)));
+        let mut function = Function::new("hello", spec);
+        function.metadata.namespace = Some("demo".into());
+        function.metadata.uid = Some("u".into());
+        function.status = Some(FunctionStatus {
+            revision: Some("r1".into()),
+            latest_revision: Some("r1".into()),
+            ..Default::default()
+        });
+        index.apply_function(&function);
+        let sessions = Sessions { keys: None, store: None };
+        let proxy = Proxy { routes: index.routes(), process: Arc::clone(&process), metrics, sessions };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(serve(listener, Arc::new(proxy), Limits { connections: 1_000 }, stop.clone()));
+        let function = index.function(&FunctionKey::new("demo", "hello")).unwrap();
+        Self { addr, function, process, stop, index, _pokes: pokes }
+    }
+
+    /// What a watch would say of a pod.
+    pub(super) fn see(&self, pod: &Pod) {
+        if let Some(ToProbe(function, pod)) = self.index.apply_pod(pod.observed.clone()) {
+            probe::start(&function, pod);
+        }
+    }
+
+    pub(super) fn report(&self) -> Report {
+        self.function.report()
+    }
+
+    /// Waits until the report is as wanted.
+    pub(super) async fn until(&self, what: &str, condition: impl Fn(&Report) -> bool) {
+        let began = Instant::now();
+        while !condition(&self.report()) {
+            assert!(began.elapsed() < PATIENCE, "{what}: {:?}", self.report());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    pub(super) async fn connect(&self) -> hyper::client::conn::http1::SendRequest<Body> {
+        let stream = TcpStream::connect(self.addr).await.unwrap();
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection.with_upgrades());
+        sender
+    }
+
+    /// GET on a connection of its own.
+    pub(super) async fn get(&self, path: &str) -> Response<Bytes> {
+        let mut sender = self.connect().await;
+        let request = get(path);
+        let response = tokio::time::timeout(PATIENCE, sender.send_request(request)).await.unwrap().unwrap();
+        let (parts, body) = response.into_parts();
+        Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+    }
+}
+
+pub(super) fn get(path: &str) -> Request<Body> {
+    Request::get(path).header("host", "hello.demo.example.org").body(full("")).unwrap()
+}
+
+pub(super) fn full(text: &str) -> Body {
+    Full::new(Bytes::copy_from_slice(text.as_bytes())).boxed_unsync()
+}
+
+/// A pod: an HTTP server on a loopback port.
+pub(super) struct Pod {
+    pub(super) observed: ObservedPod,
+    /// Requests that it has been asked.
+    pub(super) asked: Arc<AtomicU32>,
+    server: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Pod {
+    /// A pod that has an address, but on whose port nobody listens yet.
+    pub(super) async fn deaf(name: &str) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let observed = ObservedPod {
+            function: FunctionKey::new("demo", "hello"),
+            revision: "r1".into(),
+            name: name.into(),
+            uid: format!("uid-of-{name}"),
+            scheduled: true,
+            address: Some("127.0.0.1".parse().unwrap()),
+            port: Some(port),
+            ending: false,
+            trouble: None,
+        };
+        Self { observed, asked: Arc::default(), server: None }
+    }
+
+    /// A pod whose every request is answered by `answer`.
+    pub(super) async fn serving<F, A>(name: &str, answer: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
+        A: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let mut pod = Self::deaf(name).await;
+        pod.listen(answer).await;
+        pod
+    }
+
+    pub(super) async fn listen<F, A>(&mut self, answer: F)
+    where
+        F: Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
+        A: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let port = self.observed.port.unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let asked = Arc::clone(&self.asked);
+        self.server = Some(tokio::spawn(async move {
+            // Its connections end with the server.
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (answer, asked) = (answer.clone(), Arc::clone(&asked));
+                let service = service_fn(move |request| {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    let answer = answer(request);
+                    async move { Ok::<_, Infallible>(answer.await) }
+                });
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service);
+                connections.spawn(connection.with_upgrades());
+            }
+        }));
+    }
+
+    /// Nobody listens any longer, and open connections are cut.
+    pub(super) fn close(&mut self) {
+        self.server.take().unwrap().abort();
+    }
+
+    pub(super) fn asked(&self) -> u32 {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+/// Answers `hello` after a while.
+pub(super) fn after(
+    pause: Duration,
+) -> impl Fn(Request<Incoming>) -> futures_util::future::BoxFuture<'static, Response<Body>> + Clone {
+    move |_| {
+        Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            Response::new(full("hello"))
+        })
+    }
+}

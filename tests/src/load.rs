@@ -1,0 +1,177 @@
+//! Load at a fixed rate: each request has its time, whether or not earlier ones were answered, and its
+//! latency is counted from then. A stall shows in full instead of slowing the load down.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use hdrhistogram::Histogram;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::http::{CallError, Caller, Reply};
+
+/// How many bad answers a report quotes: enough to see a pattern.
+const QUOTED: usize = 5;
+/// Latencies are counted in microseconds, up to 10 minutes, to three digits.
+const LONGEST_MICROS: u64 = 600_000_000;
+const DIGITS: u8 = 3;
+
+/// Load to be put on a function.
+#[derive(Clone, Debug)]
+pub struct Load {
+    caller: Caller,
+    path: String,
+    per_second: f64,
+}
+
+/// Load that is going on.
+#[derive(Debug)]
+pub struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<LoadReport>,
+}
+
+/// What became of the requests.
+#[derive(Clone, Debug)]
+pub struct LoadReport {
+    /// Requests sent.
+    pub sent: u64,
+    /// Answers by status.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Requests without a whole answer.
+    pub failed: u64,
+    /// The first answers that were not 200, and the first failures, with the second when they were sent.
+    pub quoted: Vec<String>,
+    /// From the time when each request was to be sent to the end of its answer, in microseconds.
+    pub latency: Histogram<u64>,
+}
+
+type Outcome = (Duration, Duration, Result<Reply, CallError>);
+
+impl Load {
+    /// GETs of `path`, `per_second`.
+    pub fn new(caller: &Caller, path: &str, per_second: f64) -> Self {
+        Self { caller: caller.clone(), path: path.to_owned(), per_second }
+    }
+
+    /// Puts the load on for so long.
+    ///
+    /// # Errors
+    /// When a task panicked.
+    pub async fn run(self, duration: Duration) -> Result<LoadReport> {
+        let until = Some(Instant::now() + duration);
+        Ok(tokio::spawn(self.send_until(until, CancellationToken::new())).await?)
+    }
+
+    /// Puts the load on until it is stopped.
+    pub fn start(self) -> Running {
+        let stop = CancellationToken::new();
+        Running { task: tokio::spawn(self.send_until(None, stop.clone())), stop }
+    }
+
+    async fn send_until(self, until: Option<Instant>, stop: CancellationToken) -> LoadReport {
+        let (began, mut tasks, mut report) = (Instant::now(), JoinSet::new(), LoadReport::new());
+        loop {
+            let offset = Duration::from_secs_f64(report.sent as f64 / self.per_second);
+            let due = began + offset;
+            if until.is_some_and(|until| due >= until) {
+                break;
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(due.into()) => {}
+                () = stop.cancelled() => break,
+            }
+            let (caller, path) = (self.caller.clone(), self.path.clone());
+            tasks.spawn(async move { (offset, due, caller.get(&path).await) });
+            report.sent += 1;
+            while let Some(Ok((offset, due, outcome))) = tasks.try_join_next() {
+                report.record((offset, due.elapsed(), outcome));
+            }
+        }
+        while let Some(ended) = tasks.join_next().await {
+            if let Ok((offset, due, outcome)) = ended {
+                report.record((offset, due.elapsed(), outcome));
+            }
+        }
+        report
+    }
+}
+
+impl Running {
+    /// Ends the load, waits for the answers that are due, and says what became of all.
+    ///
+    /// # Errors
+    /// When a task panicked.
+    pub async fn stop(self) -> Result<LoadReport> {
+        self.stop.cancel();
+        Ok(self.task.await?)
+    }
+}
+
+impl LoadReport {
+    fn new() -> Self {
+        // The bounds are constants that the constructor accepts.
+        let latency = Histogram::new_with_max(LONGEST_MICROS, DIGITS).unwrap_or_else(|_| Histogram::from_default());
+        Self { sent: 0, statuses: BTreeMap::new(), failed: 0, quoted: Vec::new(), latency }
+    }
+
+    fn record(&mut self, (offset, latency, outcome): Outcome) {
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(LONGEST_MICROS);
+        self.latency.saturating_record(micros);
+        let quote = match outcome {
+            Ok(reply) => {
+                *self.statuses.entry(reply.status.as_u16()).or_default() += 1;
+                (reply.status != 200).then(|| reply.describe())
+            }
+            Err(error) => {
+                self.failed += 1;
+                Some(error.to_string())
+            }
+        };
+        if let Some(quote) = quote.filter(|_| self.quoted.len() < QUOTED) {
+            self.quoted.push(format!("sent at {:.2} s: {quote}", offset.as_secs_f64()));
+        }
+    }
+
+    /// How many were answered with 200.
+    pub fn good(&self) -> u64 {
+        self.statuses.get(&200).copied().unwrap_or(0)
+    }
+
+    /// Latency at a quantile, from when the request was to be sent.
+    pub fn latency_at(&self, quantile: f64) -> Duration {
+        Duration::from_micros(self.latency.value_at_quantile(quantile))
+    }
+
+    /// Makes sure that every request was answered with 200.
+    ///
+    /// # Errors
+    /// With what was not.
+    pub fn all_answered(&self) -> Result<()> {
+        ensure!(self.sent > 0, "no request was sent");
+        ensure!(self.good() == self.sent, "{self}\n{}", self.quoted.join("\n"));
+        Ok(())
+    }
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = |quantile| self.latency_at(quantile).as_secs_f64() * 1000.0;
+        let statuses: Vec<_> = self.statuses.iter().map(|(status, count)| format!("{count} x {status}")).collect();
+        write!(
+            f,
+            "{} sent: {}, {} failed; p50 {:.1} ms, p95 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
+            self.sent,
+            statuses.join(", "),
+            self.failed,
+            millis(0.5),
+            millis(0.95),
+            millis(0.99),
+            millis(1.0)
+        )
+    }
+}

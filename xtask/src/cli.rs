@@ -1,0 +1,160 @@
+//! The command line: verbs and their arguments, and which function each one is.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+use clap::{Args, Parser, Subcommand};
+
+use crate::cluster::address::Node;
+use crate::cluster::{self, Cluster, relay};
+use crate::{images, run};
+
+/// Build, run and test Pilotlight.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+pub(crate) struct Xtask {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// A Kubernetes cluster on this machine
+    #[command(subcommand)]
+    Cluster(ClusterVerb),
+    /// Build images into dist/images
+    Images {
+        /// Only these, by the last part of their name
+        names: Vec<String>,
+    },
+    /// One end of a relay between networks: started by the cluster, not by people
+    #[command(hide = true)]
+    Relay { end: String, socket: PathBuf, address: String },
+}
+
+#[derive(Debug, Subcommand)]
+enum ClusterVerb {
+    /// Remove what an earlier cluster left, and make a new one
+    Up {
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(Node::MAX)))]
+        nodes: u8,
+    },
+    /// End everything, and check that nothing is left
+    Down,
+    /// Show nodes and processes
+    Status,
+    /// Put image archives into every node's store
+    Load {
+        #[arg(required = true)]
+        archives: Vec<PathBuf>,
+    },
+    /// Run a command inside a node
+    Exec {
+        node: Node,
+        #[command(flatten)]
+        command: Words,
+    },
+    /// Run a command of this machine in node 1's network, with KUBECONFIG set
+    Net {
+        #[command(flatten)]
+        command: Words,
+    },
+    /// Run kubectl against the cluster
+    Kubectl {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Print the path of the kubeconfig
+    Kubeconfig,
+    /// Show the log of a component: apiserver, kubelet, containerd, ...
+    Logs {
+        component: String,
+        #[arg(long, default_value_t = Node::FIRST)]
+        node: Node,
+        /// Go on as it grows
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Cut a node off from the others
+    Partition { node: Node },
+    /// End a partition
+    Heal { node: Node },
+    /// Make an address of the cluster reachable at a port of 127.0.0.1
+    Forward {
+        port: u16,
+        /// A pod's or Service's address and port, as node 1 sees it
+        address: String,
+    },
+}
+
+/// A command line after `--`.
+#[derive(Debug, Args)]
+struct Words {
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+impl Xtask {
+    pub(crate) fn run(self) -> Result<()> {
+        match self.verb {
+            Verb::Cluster(verb) => verb.run(),
+            Verb::Images { names } => {
+                for archive in images::build(&names)? {
+                    println!("{}", archive.display());
+                }
+                Ok(())
+            }
+            Verb::Relay { end, socket, address } => match end.as_str() {
+                "inside" => relay::inside(&socket, &address),
+                "outside" => relay::outside(&socket, &address),
+                _ => bail!("a relay has no end called {end}"),
+            },
+        }
+    }
+}
+
+impl ClusterVerb {
+    fn run(self) -> Result<()> {
+        match self {
+            Self::Up { nodes } => {
+                let cluster = cluster::up(nodes)?;
+                println!("export KUBECONFIG={}", cluster.kubeconfig().display());
+                return Ok(());
+            }
+            Self::Down => return cluster::down(),
+            _ => {}
+        }
+        let cluster = Cluster::open()?;
+        match self {
+            Self::Up { .. } | Self::Down => Ok(()),
+            Self::Status => cluster.print_status(),
+            Self::Load { archives } => cluster.load(&archives),
+            Self::Exec { node, command } => command.replace(|program| cluster.exec(node, program)),
+            Self::Net { command } => command.replace(|program| Ok(cluster.command(program))),
+            Self::Kubectl { arguments } => Err(run::become_command(cluster.kubectl().args(arguments))),
+            Self::Kubeconfig => {
+                println!("{}", cluster.kubeconfig().display());
+                Ok(())
+            }
+            Self::Logs { component, node, follow } => show(&cluster.log(node, &component)?, follow),
+            Self::Partition { node } => cluster.set_link(node, false),
+            Self::Heal { node } => cluster.set_link(node, true),
+            Self::Forward { port, address } => cluster.forward(port, &address),
+        }
+    }
+}
+
+impl Words {
+    fn replace(&self, command: impl FnOnce(&str) -> Result<Command>) -> Result<()> {
+        let Some((program, arguments)) = self.command.split_first() else { bail!("no command") };
+        Err(run::become_command(command(program)?.args(arguments)))
+    }
+}
+
+fn show(log: &std::path::Path, follow: bool) -> Result<()> {
+    let mut tail = Command::new("tail");
+    tail.args(["-n", "200"]).args(follow.then_some("-F")).arg(log);
+    Err(run::become_command(&mut tail))
+}

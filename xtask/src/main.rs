@@ -1,0 +1,25 @@
+//! The project's own tool: `cargo xtask <verb>`. Everything that is more than one cargo command is
+//! here, so that people and automation do the same thing.
+
+mod cli;
+mod cluster;
+mod images;
+mod interrupt;
+mod paths;
+mod run;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let verb = cli::Xtask::parse();
+    match interrupt::listen().and_then(|()| verb.run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

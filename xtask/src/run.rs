@@ -1,0 +1,166 @@
+//! Running other programs: every failure names the command, every wait has an end.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::interrupt;
+
+/// How often a condition is looked at. Short against anything that is waited for, and cheap.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How long a program may take to end after it was asked to.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs a program that shows its own output, for as long as it takes. An interrupt ends it.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = status(command)?;
+    if !status.success() {
+        bail!("`{}` failed: {status}", line(command));
+    }
+    Ok(())
+}
+
+/// Like [`run`], for callers to whom a failure is an answer.
+pub(crate) fn status(command: &mut Command) -> Result<ExitStatus> {
+    let mut child = spawn(command)?;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if let Err(interrupted) = interrupt::check() {
+            stop(&mut child);
+            return Err(interrupted);
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// Runs a short program and returns what it printed. Not ended by an interrupt, so that tearing
+/// down works while one is pending.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let output = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?
+        .wait_with_output()?;
+    text(command, output)
+}
+
+/// Like [`output`], with a file as the program's standard input.
+pub(crate) fn output_from(command: &mut Command, input: File) -> Result<String> {
+    let output =
+        spawn(command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()))?.wait_with_output()?;
+    text(command, output)
+}
+
+/// Like [`output`], with `input` on the program's standard input.
+pub(crate) fn feed(command: &mut Command, input: &[u8]) -> Result<String> {
+    let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    // A program that fails before it has read everything explains why on stderr: a broken pipe
+    // here would only hide that.
+    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input));
+    let printed = text(command, child.wait_with_output()?)?;
+    written.with_context(|| format!("writing to `{}`", line(command)))?;
+    Ok(printed)
+}
+
+/// Replaces xtask by `command`, which then has the terminal and gives the exit status.
+pub(crate) fn become_command(command: &mut Command) -> anyhow::Error {
+    anyhow!(command.exec()).context(format!("cannot run `{}`", line(command)))
+}
+
+/// Waits until `ready` says yes. An interrupt ends the wait.
+pub(crate) fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() -> Result<bool>) -> Result<()> {
+    retry(what, limit, || {
+        interrupt::check()?;
+        ready()
+    })
+}
+
+/// Like [`wait_until`], but an interrupt does not end it: for tearing down.
+pub(crate) fn retry(what: &str, limit: Duration, mut ready: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    while !ready()? {
+        if Instant::now() > deadline {
+            bail!("{what}: not after {} s", limit.as_secs());
+        }
+        thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+/// The command as a user would type it.
+pub(crate) fn line(command: &Command) -> String {
+    let mut line = quoted(&command.get_program().to_string_lossy());
+    for argument in command.get_args() {
+        let _ = write!(line, " {}", quoted(&argument.to_string_lossy()));
+    }
+    line
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+./:,@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Starts a program in a process group of its own, so that a terminal's Ctrl-C reaches xtask alone
+/// and xtask decides what ends, and when.
+fn spawn(command: &mut Command) -> Result<Child> {
+    command.process_group(0).spawn().with_context(|| format!("cannot run `{}`", line(command)))
+}
+
+/// Ends a program and what it started: politely first, then for good.
+fn stop(child: &mut Child) {
+    for signal in ["-TERM", "-KILL"] {
+        let group = format!("-{}", child.id());
+        let _ = Command::new("kill").args([signal, "--", &group]).stderr(Stdio::null()).status();
+        if retry("ended", GRACE, || Ok(child.try_wait()?.is_some())).is_ok() {
+            return;
+        }
+    }
+}
+
+fn text(command: &Command, output: Output) -> Result<String> {
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("`{}` failed: {}\n{}", line(command), output.status, said.trim_end());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_can_be_pasted_into_a_shell() {
+        let mut command = Command::new("kubectl");
+        command.args(["get", "pods", "-o", "jsonpath={.items}", "it's", ""]);
+        assert_eq!(line(&command), r"kubectl get pods -o 'jsonpath={.items}' 'it'\''s' ''");
+    }
+
+    #[test]
+    fn a_failure_names_the_command_and_what_it_said() {
+        let error = output(Command::new("sh").args(["-c", "echo no luck >&2; exit 3"])).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("no luck") && error.contains("exit status: 3"), "{error}");
+    }
+
+    #[test]
+    fn a_wait_ends() {
+        let error = retry("rain", Duration::from_millis(30), || Ok(false)).unwrap_err();
+        assert!(error.to_string().starts_with("rain: not after"));
+    }
+
+    #[test]
+    fn input_reaches_the_program() {
+        assert_eq!(feed(&mut Command::new("cat"), b"hello").unwrap(), "hello");
+    }
+}
