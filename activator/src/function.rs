@@ -37,6 +37,7 @@ pub use self::{
 use crate::{
     autoscaler::{Decision, Window},
     metrics::FunctionMetrics,
+    proxy::RetryBudget,
     slots::{Full, Slots},
 };
 
@@ -49,11 +50,15 @@ pub struct FunctionState {
     pub key: FunctionKey,
     /// Its metrics.
     pub metrics: FunctionMetrics,
+    /// How many of its requests may be repeated.
+    pub retries: RetryBudget,
     config: ArcSwap<FunctionConfig>,
     process: Arc<Process>,
     inner: Mutex<Inner>,
     /// Whether the autoscaler was asked to look and has not yet.
     poked: AtomicBool,
+    /// Whether a cold start may be under way: a warm request need not take the lock to know.
+    warming: AtomicBool,
 }
 
 /// What changes.
@@ -128,10 +133,12 @@ impl FunctionState {
         Arc::new(Self {
             key: config.key.clone(),
             metrics,
+            retries: RetryBudget::default(),
             config: ArcSwap::from_pointee(config),
             process,
             inner: Mutex::new(inner),
             poked: AtomicBool::new(false),
+            warming: AtomicBool::new(false),
         })
     }
 
@@ -198,6 +205,7 @@ impl FunctionState {
         if cold && inner.cold.is_none() {
             let revision = config.serving.clone().unwrap_or_default();
             inner.cold = Some(ColdStart::begin(revision, jiff::Timestamp::now(), now));
+            self.warming.store(true, Ordering::Relaxed);
         }
         self.note_level(inner, now);
         Ok((receiver, HeldGuard { function: self, ticket, bytes }, cold))
@@ -237,8 +245,12 @@ impl FunctionState {
 
     /// The head of a response has come from `pod`: if that ends a cold start, it is recorded.
     pub fn first_byte(&self, pod: &PodRef, now: Instant) {
+        if !self.warming.load(Ordering::Relaxed) {
+            return;
+        }
         let ended = {
             let mut inner = self.lock();
+            self.warming.store(false, Ordering::Relaxed);
             let Some(mut cold) = inner.cold.take() else { return };
             cold.reach(Phase::FirstByte, now);
             cold.pod = Some(pod.name.clone());
@@ -291,6 +303,10 @@ impl FunctionState {
     fn note_level(&self, inner: &mut Inner, now: Instant) {
         let (in_flight, held) = (inner.slots.in_flight(), inner.slots.held());
         inner.window.set_level(in_flight + held, now);
+        if in_flight + held == 0 {
+            // Everybody who waited for a cold start has gone: it is nobody's any longer.
+            inner.cold = None;
+        }
         self.metrics.in_flight.set(i64::from(in_flight));
         self.metrics.held.set(i64::from(held));
     }

@@ -84,7 +84,7 @@ const RETRIES: MetricDoc = doc(
     "pilotlight_retries_total",
     "counter",
     FUNCTION,
-    "Requests sent to another pod because nothing of them had reached the first",
+    "Requests sent again because a pod did not take them, or broke off before it answered and they may be repeated",
 );
 const SCALE_ERRORS: MetricDoc = doc(
     "pilotlight_scale_errors_total",

@@ -8,6 +8,7 @@ use http::{Request, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use pilotlight_crds::Protocol;
 use tokio::net::TcpStream;
 
 use crate::{
@@ -54,21 +55,21 @@ async fn until_answered(function: &FunctionState, pod: &PodRef) {
     let began = Instant::now();
     loop {
         // Read anew: the path may be changed while the pod starts.
-        let path = function.config().probe_path.clone();
-        if answers(pod, path.as_deref()).await {
+        let config = function.config();
+        if answers(pod, config.probe_path.as_deref(), config.protocol).await {
             return;
         }
         tokio::time::sleep(pause(began.elapsed())).await;
     }
 }
 
-async fn answers(pod: &PodRef, path: Option<&str>) -> bool {
+async fn answers(pod: &PodRef, path: Option<&str>, protocol: Protocol) -> bool {
     let Ok(Ok(stream)) = tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect(pod.address)).await else {
         return false;
     };
     let Some(path) = path else {
         // The first request finds the connection open.
-        if let Ok(connection) = adopt(stream).await {
+        if let Ok(connection) = adopt(stream, protocol).await {
             pod.pool.put(connection);
         }
         return true;

@@ -7,6 +7,7 @@ mod body;
 mod forward;
 mod headers;
 mod pool;
+mod repeat;
 mod respond;
 mod server;
 mod sessions;
@@ -17,6 +18,7 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use http::{HeaderValue, Request, Response, Uri, Version, header, uri::PathAndQuery};
 use hyper::body::Incoming;
+use pilotlight_crds::Protocol;
 
 pub(crate) use self::pool::adopt;
 use self::{
@@ -27,6 +29,7 @@ use self::{
 pub use self::{
     body::ResponseBody,
     pool::Pool,
+    repeat::RetryBudget,
     server::{Limits, serve},
     sessions::Sessions,
 };
@@ -118,13 +121,13 @@ impl Proxy {
         let session = self.sessions.begin(&config, request.headers()).await;
         let upgrade = headers::upgrade(request.headers());
         let on_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
-        let mut request = to_pod(request, routed)?;
+        let mut request = to_pod(request, routed, config.protocol)?;
         if let Some(protocol) = upgrade {
             request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             request.headers_mut().insert(header::UPGRADE, protocol);
         }
         session.pass_on(request.headers_mut());
-        let mut terms = Terms { timeouts: config.timeouts, upgrade: on_upgrade };
+        let mut terms = Terms { timeouts: config.timeouts, protocol: config.protocol, upgrade: on_upgrade };
         let wish = Wish { bytes: in_memory(&request), pod: session.pod(), until: None };
         let (mut response, acquired) = send(routed, wish, request, &mut terms).await?;
         if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
@@ -163,53 +166,78 @@ async fn send(
     terms: &mut Terms,
 ) -> Result<(Response<ResponseBody>, Served), ProxyError> {
     let Routed { function, began, .. } = routed;
-    let mut last = String::new();
+    let mut last = ProxyError::Connect(String::new());
     for _ in 0..ATTEMPTS {
         let Acquired { slot, held, cold } = function.acquire(wish).await?;
         if let Some(held) = held {
             function.metrics.hold.observe(held.as_secs_f64());
         }
         let pod = slot.pod().clone();
+        let spare = repeat::copy(&request);
         match forward(slot, request, terms).await {
             Ok(response) => {
                 function.first_byte(&pod, Instant::now());
+                function.retries.pay_in();
                 let pod_uid = pod.uid.clone();
                 return Ok((response, Served { held, cold, pod_uid }));
             }
             Err(Failure::Final(error)) => return Err(error),
-            Err(Failure::NotSent(unsent, why)) => {
-                function.metrics.retries.inc();
-                probe::set_aside(function, &pod);
-                tracing::debug!(function = %function.key, pod = pod.name, why, "a pod did not take a request");
-                (request, last) = (*unsent, why);
-                wish = Wish { pod: None, until: Some(*began + function.config().hold_timeout), ..wish };
+            Err(Failure::NotSent(unsent, why)) => (request, last) = (*unsent, ProxyError::Connect(why)),
+            Err(Failure::Unanswered(why)) => {
+                let broken = ProxyError::Broken(why);
+                match spare.filter(|_| function.retries.spend()) {
+                    Some(head) => (request, last) = (Request::from_parts(head, RequestBody::empty()), broken),
+                    None => return Err(broken),
+                }
             }
         }
+        function.metrics.retries.inc();
+        probe::set_aside(function, &pod);
+        tracing::debug!(function = %function.key, pod = pod.name, error = %last, "a request goes to another pod");
+        wish = Wish { pod: None, until: Some(*began + function.config().hold_timeout), ..wish };
     }
-    Err(ProxyError::Connect(last))
+    Err(last)
 }
 
-/// The request as a pod gets it: origin form, HTTP/1.1, with the headers that may cross.
-fn to_pod(request: Request<Incoming>, routed: &Routed) -> Result<Request<RequestBody>, ProxyError> {
+/// The request as a pod gets it: in the pod's protocol, with the headers that may cross.
+fn to_pod(
+    request: Request<Incoming>,
+    routed: &Routed,
+    protocol: Protocol,
+) -> Result<Request<RequestBody>, ProxyError> {
     let (mut parts, body) = request.into_parts();
-    parts.uri = origin_form(&parts.uri, routed.strip)?;
-    parts.version = Version::HTTP_11;
-    headers::to_pod(&mut parts.headers, routed.peer, routed.host.clone());
-    if let Some(host) = routed.host.clone() {
-        parts.headers.insert(header::HOST, host);
+    let path = forwarded_path(&parts.uri, routed.strip)?;
+    headers::to_pod(&mut parts.headers, routed.peer, routed.host.clone(), protocol);
+    match protocol {
+        Protocol::Http1 => {
+            (parts.version, parts.uri) = (Version::HTTP_11, Uri::from(path));
+            if let Some(host) = routed.host.clone() {
+                parts.headers.insert(header::HOST, host);
+            }
+        }
+        Protocol::H2c => {
+            parts.version = Version::HTTP_2;
+            parts.headers.remove(header::HOST);
+            parts.uri = absolute_form(routed.host.as_ref(), path)?;
+        }
     }
     parts.extensions.clear();
     Ok(Request::from_parts(parts, RequestBody::new(body)))
 }
 
 /// Path and query without the part that was only for us; otherwise byte for byte what was received.
-fn origin_form(uri: &Uri, strip: usize) -> Result<Uri, ProxyError> {
+fn forwarded_path(uri: &Uri, strip: usize) -> Result<PathAndQuery, ProxyError> {
     let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let rest = whole.get(strip..).unwrap_or("/");
     let with_slash = if rest.starts_with('/') || rest == "*" { rest.to_owned() } else { format!("/{rest}") };
-    let path =
-        PathAndQuery::try_from(with_slash).map_err(|_| ProxyError::BadRequest("the target is not a path"))?;
-    Ok(Uri::from(path))
+    PathAndQuery::try_from(with_slash).map_err(|_| ProxyError::BadRequest("the target is not a path"))
+}
+
+/// HTTP/2 has the host in the target.
+fn absolute_form(host: Option<&HeaderValue>, path: PathAndQuery) -> Result<Uri, ProxyError> {
+    let host = host.map_or(b"localhost".as_slice(), HeaderValue::as_bytes);
+    let uri = Uri::builder().scheme("http").authority(host).path_and_query(path).build();
+    uri.map_err(|_| ProxyError::BadRequest("the Host header is malformed"))
 }
 
 /// Bytes of a request that are in memory while it is held: its head, and what its connection buffers.

@@ -59,7 +59,8 @@ async fn bind(addr: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
 
 fn sessions(config: &Config, registry: &Registry) -> anyhow::Result<Sessions> {
     let metrics = StoreMetrics::register(registry)?;
-    let store = config.redis_url.as_deref().map(|url| Store::open(url, DEFAULT_BUDGET, metrics)).transpose()?;
+    let store =
+        config.redis_url.as_deref().map(|url| Store::open(url, DEFAULT_BUDGET, metrics)).transpose()?;
     Ok(Sessions { keys: config.keys.clone(), store })
 }
 

@@ -61,6 +61,9 @@ pub struct FunctionSpec {
     #[serde(default = "default_port")]
     #[schemars(range(min = 1, max = 65_535))]
     pub port: u16,
+    /// How the container speaks on `port`. gRPC needs `h2c`.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// Overrides the image's entry point.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
@@ -114,6 +117,17 @@ pub struct FunctionSpec {
     /// Sessions by cookie, kept in Redis. Absent: none, and Redis is never asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Session>,
+}
+
+/// How a container speaks on its port.
+#[derive(Serialize, Deserialize, schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, with prior knowledge (RFC 9113, section 3.3).
+    H2c,
 }
 
 /// How a new pod shows that it can serve.
@@ -252,6 +266,7 @@ impl FunctionSpec {
             image: Some(image.into()),
             template: None,
             port: default_port(),
+            protocol: Protocol::default(),
             command: Vec::new(),
             args: Vec::new(),
             env: Vec::new(),

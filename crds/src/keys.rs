@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn secrets_are_checked_and_never_shown() {
         assert_eq!(Keys::parse(" ").unwrap_err(), InvalidKeys::Missing);
-        assert_eq!(Keys::parse(&vec![OLD; 9].join(",")).unwrap_err(), InvalidKeys::TooMany(9));
+        assert_eq!(Keys::parse(&[OLD; 9].join(",")).unwrap_err(), InvalidKeys::TooMany(9));
         for (text, position, count, characters) in [
             ("short", 1, 1, 5),
             ("exactly thirty-one characters..", 1, 1, 31),

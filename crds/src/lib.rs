@@ -21,7 +21,7 @@ mod trouble;
 mod units;
 
 pub use crate::{
-    function::{Function, FunctionSpec, Hold, PathPrefix, Probe, Route, Timeouts},
+    function::{Function, FunctionSpec, Hold, PathPrefix, Probe, Protocol, Route, Timeouts},
     key::FunctionKey,
     keys::{InvalidKeys, Keys, SessionId},
     pod::ObservedPod,

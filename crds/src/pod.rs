@@ -4,7 +4,12 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
-use crate::{FunctionKey, PodTrouble, key::function_of, names::{PORT_NAME, REVISION_LABEL}, pod_trouble};
+use crate::{
+    FunctionKey, PodTrouble,
+    key::function_of,
+    names::{PORT_NAME, REVISION_LABEL},
+    pod_trouble,
+};
 
 /// A pod of a Function as a watch shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

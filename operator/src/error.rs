@@ -5,14 +5,14 @@
 
 use std::time::Duration;
 
-use kube::runtime::reflector::store::WriterDropped;
+use crate::watch::NotListed;
 
 /// A reconciliation that could not be finished.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// A watch has ended: the process is about to stop.
     #[error("the watches have ended")]
-    NotWatching(#[source] WriterDropped),
+    NotWatching(#[source] NotListed),
     /// An object without the metadata that the API server gives to each.
     #[error("the Function has no namespace, name or uid")]
     NoIdentity,
@@ -33,6 +33,9 @@ pub(crate) enum Error {
         /// Its name.
         name: String,
     },
+    /// The namespace is being deleted, and the Function with it.
+    #[error("the namespace is being deleted")]
+    NamespaceEnding,
     /// An object could not be written as JSON.
     #[error("could not serialise an object")]
     Serialize(#[from] serde_json::Error),
@@ -57,7 +60,7 @@ impl Error {
     /// When to try again.
     pub(crate) fn retry(&self) -> Retry {
         match self {
-            Self::NoIdentity | Self::Serialize(_) => Retry::Never,
+            Self::NoIdentity | Self::NamespaceEnding | Self::Serialize(_) => Retry::Never,
             Self::NotWatching(_)
             | Self::Api { .. }
             | Self::Predecessor { .. }
@@ -74,6 +77,7 @@ impl Error {
             Self::Api { source: kube::Error::Api(_), .. } => "api_refused",
             Self::Api { .. } => "api_unreachable",
             Self::Predecessor { .. } => "predecessor",
+            Self::NamespaceEnding => "namespace_ending",
             Self::Serialize(_) => "serialize",
             Self::Panicked(_) => "panicked",
             Self::Deadline(_) => "deadline",

@@ -159,6 +159,9 @@ fn error_policy(function: Arc<Function>, error: &Error, context: Arc<Context>) -
         context.stores.functions.get(&ObjectRef::new(&key.name).within(&key.namespace)).is_some()
     };
     let failures = context.failures.count(&key, exists);
+    if matches!(error, Error::NamespaceEnding) {
+        return Action::await_change();
+    }
     tracing::warn!(function = %key, reason = error.reason(), error = chain(error), failures, "reconciliation failed");
     match error.retry() {
         Retry::Never => Action::await_change(),

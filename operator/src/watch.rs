@@ -4,19 +4,20 @@
 
 use std::{collections::HashMap, fmt::Debug, future::ready, sync::Arc};
 
-use futures_util::{FutureExt, Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod, core::v1::Service};
 use kube::{
     Api, Client, Resource, ResourceExt,
     core::DeserializeGuard,
     runtime::{
         WatchStreamExt, predicates,
-        reflector::{ObjectRef, Store, store, store::Writer, store::WriterDropped},
+        reflector::{ObjectRef, Store, store, store::Writer},
         watcher::{self, Event},
     },
 };
 use pilotlight_crds::{Function, FunctionKey, PodTrouble, key::function_of, names, pod_trouble};
 use serde::de::DeserializeOwned;
+use tokio::sync;
 
 use crate::{error::chain, metrics::Metrics};
 
@@ -26,20 +27,43 @@ pub(crate) struct Stores {
     pub deployments: Store<Deployment>,
     pub services: Store<Service>,
     pub pods: Store<Pod>,
+    listed: sync::watch::Receiver<bool>,
 }
 
+/// The watches ended before they had listed what there is.
+#[derive(Debug, thiserror::Error)]
+#[error("the watches ended before they had listed what there is")]
+pub(crate) struct NotListed;
+
 impl Stores {
+    /// Stores that are being filled. Needs a Tokio runtime.
+    pub(crate) fn new(
+        functions: Store<Function>,
+        deployments: Store<Deployment>,
+        services: Store<Service>,
+        pods: Store<Pod>,
+    ) -> Self {
+        let (sender, listed) = sync::watch::channel(false);
+        let (f, d, s, p) = (functions.clone(), deployments.clone(), services.clone(), pods.clone());
+        // A store wakes only the last of those who wait for it, so one task waits for all of us.
+        tokio::spawn(async move {
+            let (f, d, s, p) =
+                (f.wait_until_ready(), d.wait_until_ready(), s.wait_until_ready(), p.wait_until_ready());
+            if tokio::try_join!(f, d, s, p).is_ok() {
+                sender.send_replace(true);
+            }
+        });
+        Self { functions, deployments, services, pods, listed }
+    }
+
     /// Waits until every watch has listed what there is.
-    pub(crate) async fn wait_until_ready(&self) -> Result<(), WriterDropped> {
-        self.functions.wait_until_ready().await?;
-        self.deployments.wait_until_ready().await?;
-        self.services.wait_until_ready().await?;
-        self.pods.wait_until_ready().await
+    pub(crate) async fn wait_until_ready(&self) -> Result<(), NotListed> {
+        self.listed.clone().wait_for(|listed| *listed).await.map(drop).map_err(|_| NotListed)
     }
 
     /// Whether every watch has listed what there is.
     pub(crate) fn are_ready(&self) -> bool {
-        self.wait_until_ready().now_or_never().is_some_and(|ready| ready.is_ok())
+        *self.listed.borrow()
     }
 }
 
@@ -76,7 +100,7 @@ pub(crate) fn all(client: &Client, metrics: &Arc<Metrics>) -> (Arc<Stores>, Watc
     ]);
     let affected = affected.map(|key| ObjectRef::new(&key.name).within(&key.namespace));
     let watches = Watches { functions: new_specs.boxed(), affected: affected.boxed() };
-    (Arc::new(Stores { functions, deployments, services, pods }), watches)
+    (Arc::new(Stores::new(functions, deployments, services, pods)), watches)
 }
 
 /// A watch that fills a store, backs off on errors, and skips what it cannot read.

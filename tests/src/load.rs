@@ -32,7 +32,7 @@ pub struct Load {
 #[derive(Debug)]
 pub struct Running {
     stop: CancellationToken,
-    task: JoinHandle<LoadReport>,
+    task: JoinHandle<Result<LoadReport>>,
 }
 
 /// What became of the requests.
@@ -50,7 +50,15 @@ pub struct LoadReport {
     pub latency: Histogram<u64>,
 }
 
-type Outcome = (Duration, Duration, Result<Reply, CallError>);
+/// What became of one request.
+#[derive(Debug)]
+struct Call {
+    /// When it was to be sent, from the beginning of the load.
+    offset: Duration,
+    /// From then to the end of its answer.
+    latency: Duration,
+    outcome: Result<Reply, CallError>,
+}
 
 impl Load {
     /// GETs of `path`, `per_second`.
@@ -64,7 +72,7 @@ impl Load {
     /// When a task panicked.
     pub async fn run(self, duration: Duration) -> Result<LoadReport> {
         let until = Some(Instant::now() + duration);
-        Ok(tokio::spawn(self.send_until(until, CancellationToken::new())).await?)
+        tokio::spawn(self.send_until(until, CancellationToken::new())).await?
     }
 
     /// Puts the load on until it is stopped.
@@ -73,8 +81,8 @@ impl Load {
         Running { task: tokio::spawn(self.send_until(None, stop.clone())), stop }
     }
 
-    async fn send_until(self, until: Option<Instant>, stop: CancellationToken) -> LoadReport {
-        let (began, mut tasks, mut report) = (Instant::now(), JoinSet::new(), LoadReport::new());
+    async fn send_until(self, until: Option<Instant>, stop: CancellationToken) -> Result<LoadReport> {
+        let (began, mut tasks, mut report) = (Instant::now(), JoinSet::new(), LoadReport::new()?);
         loop {
             let offset = Duration::from_secs_f64(report.sent as f64 / self.per_second);
             let due = began + offset;
@@ -86,18 +94,19 @@ impl Load {
                 () = stop.cancelled() => break,
             }
             let (caller, path) = (self.caller.clone(), self.path.clone());
-            tasks.spawn(async move { (offset, due, caller.get(&path).await) });
+            tasks.spawn(async move {
+                let outcome = caller.get(&path).await;
+                Call { offset, latency: due.elapsed(), outcome }
+            });
             report.sent += 1;
-            while let Some(Ok((offset, due, outcome))) = tasks.try_join_next() {
-                report.record((offset, due.elapsed(), outcome));
+            while let Some(call) = tasks.try_join_next() {
+                report.record(call?);
             }
         }
-        while let Some(ended) = tasks.join_next().await {
-            if let Ok((offset, due, outcome)) = ended {
-                report.record((offset, due.elapsed(), outcome));
-            }
+        while let Some(call) = tasks.join_next().await {
+            report.record(call?);
         }
-        report
+        Ok(report)
     }
 }
 
@@ -108,18 +117,17 @@ impl Running {
     /// When a task panicked.
     pub async fn stop(self) -> Result<LoadReport> {
         self.stop.cancel();
-        Ok(self.task.await?)
+        self.task.await?
     }
 }
 
 impl LoadReport {
-    fn new() -> Self {
-        // The bounds are constants that the constructor accepts.
-        let latency = Histogram::new_with_max(LONGEST_MICROS, DIGITS).unwrap_or_else(|_| Histogram::from_default());
-        Self { sent: 0, statuses: BTreeMap::new(), failed: 0, quoted: Vec::new(), latency }
+    fn new() -> Result<Self> {
+        let latency = Histogram::new_with_max(LONGEST_MICROS, DIGITS)?;
+        Ok(Self { sent: 0, statuses: BTreeMap::new(), failed: 0, quoted: Vec::new(), latency })
     }
 
-    fn record(&mut self, (offset, latency, outcome): Outcome) {
+    fn record(&mut self, Call { offset, latency, outcome }: Call) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(LONGEST_MICROS);
         self.latency.saturating_record(micros);
         let quote = match outcome {
@@ -161,7 +169,8 @@ impl LoadReport {
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = |quantile| self.latency_at(quantile).as_secs_f64() * 1000.0;
-        let statuses: Vec<_> = self.statuses.iter().map(|(status, count)| format!("{count} x {status}")).collect();
+        let statuses: Vec<_> =
+            self.statuses.iter().map(|(status, count)| format!("{count} x {status}")).collect();
         write!(
             f,
             "{} sent: {}, {} failed; p50 {:.1} ms, p95 {:.1} ms, p99 {:.1} ms, max {:.1} ms",

@@ -6,9 +6,19 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench::BenchArgs;
 use crate::cluster::address::Node;
 use crate::cluster::{self, Cluster, relay};
-use crate::{images, run};
+use crate::demo::DemoArgs;
+use crate::verify::TestArgs;
+use crate::{bench, codegen, demo, images, run, tidy, verify};
+
+/// What to do with archives, where there is no cluster of ours.
+const IMAGES_HINT: &str = "\
+Into the embedded cluster:  cargo xtask cluster load dist/images/*.tar
+Into a kind cluster:        kind load image-archive dist/images/hello.tar
+Into a registry:            docker load -i dist/images/hello.tar, then docker tag and docker push
+";
 
 /// Build, run and test Pilotlight.
 #[derive(Debug, Parser)]
@@ -28,6 +38,20 @@ enum Verb {
         /// Only these, by the last part of their name
         names: Vec<String>,
     },
+    /// From nothing to a function's first answer, growth, and back to zero
+    Demo(DemoArgs),
+    /// Everything that says whether this checkout is good
+    Test(TestArgs),
+    /// Measure on a cluster
+    Bench(BenchArgs),
+    /// Write the files that are generated from code
+    Codegen {
+        /// Only say whether they are up to date
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check the house rules that no compiler checks
+    Tidy,
     /// One end of a relay between networks: started by the cluster, not by people
     #[command(hide = true)]
     Relay { end: String, socket: PathBuf, address: String },
@@ -101,11 +125,16 @@ impl Xtask {
         match self.verb {
             Verb::Cluster(verb) => verb.run(),
             Verb::Images { names } => {
-                for archive in images::build(&names)? {
-                    println!("{}", archive.display());
-                }
+                images::build(&names)?.iter().for_each(|archive| println!("{}", archive.display()));
+                eprint!("{IMAGES_HINT}");
                 Ok(())
             }
+            Verb::Demo(args) => demo::demo(&args),
+            Verb::Test(args) => verify::test(&args),
+            Verb::Bench(args) => bench::bench(&args),
+            Verb::Codegen { check: true } => codegen::check(),
+            Verb::Codegen { check: false } => codegen::write(),
+            Verb::Tidy => tidy::check(),
             Verb::Relay { end, socket, address } => match end.as_str() {
                 "inside" => relay::inside(&socket, &address),
                 "outside" => relay::outside(&socket, &address),

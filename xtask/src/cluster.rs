@@ -61,7 +61,7 @@ impl Cluster {
 
     /// A program of this machine in node 1's network, where pods and Services can be reached.
     pub(crate) fn command(&self, program: &str) -> Command {
-        let mut command = network::command(Node::FIRST, program);
+        let mut command = machine::in_network(&self.cgroups, Node::FIRST, program);
         self.add_environment(&mut command);
         command
     }
@@ -126,6 +126,8 @@ fn load(machines: &[Machine], archives: &[PathBuf]) -> Result<()> {
         let each = machines.iter().flat_map(|machine| archives.iter().map(move |archive| (machine, archive)));
         let loading: Vec<_> =
             each.map(|(machine, archive)| scope.spawn(|| node::load(machine, archive))).collect();
-        loading.into_iter().try_for_each(|one| one.join().map_err(|_| anyhow!("loading an image panicked"))?)
+        loading
+            .into_iter()
+            .try_for_each(|one| one.join().map_err(|_| anyhow!("loading an image panicked"))?)
     })
 }

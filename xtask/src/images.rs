@@ -64,13 +64,7 @@ fn rust_program(program: &Program, binary: &Path) -> Result<PathBuf> {
         let path = format!("/{}", program.package);
         let mut entries = rootfs::base();
         entries.push(rootfs::static_program(&path, binary)?);
-        Ok(Image {
-            name: tag(program.image),
-            entries,
-            entrypoint: path,
-            user: USER,
-            folder: "/".into(),
-        })
+        Ok(Image { name: tag(program.image), entries, entrypoint: path, user: USER, folder: "/".into() })
     })
 }
 
@@ -93,7 +87,13 @@ fn coredns() -> Result<PathBuf> {
         let mut entries = rootfs::base();
         entries.push(rootfs::static_program("/coredns", &binary)?);
         // Root, without any right but to take port 53: see its manifest.
-        Ok(Image { name: tag("coredns"), entries, entrypoint: "/coredns".into(), user: 0, folder: "/".into() })
+        Ok(Image {
+            name: tag("coredns"),
+            entries,
+            entrypoint: "/coredns".into(),
+            user: 0,
+            folder: "/".into(),
+        })
     })
 }
 

@@ -1,13 +1,20 @@
 //! The project's own tool: `cargo xtask <verb>`. Everything that is more than one cargo command is
 //! here, so that people and automation do the same thing.
 
+mod bench;
 mod cli;
 mod cluster;
+mod codegen;
+mod demo;
 mod images;
 mod interrupt;
 mod paths;
 mod run;
+mod site;
+mod steps;
+mod tidy;
 mod tools;
+mod verify;
 
 use std::process::ExitCode;
 

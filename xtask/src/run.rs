@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
@@ -29,17 +29,21 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Like [`run`], for callers to whom a failure is an answer.
 pub(crate) fn status(command: &mut Command) -> Result<ExitStatus> {
-    let mut child = spawn(command)?;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
-        }
-        if let Err(interrupted) = interrupt::check() {
-            stop(&mut child);
-            return Err(interrupted);
-        }
-        thread::sleep(POLL);
+    await_end(&mut spawn(command)?)
+}
+
+/// Like [`run`], for what the program prints; what it complains of is shown as it comes.
+pub(crate) fn printed(command: &mut Command) -> Result<String> {
+    let mut child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+    let stdout = child.stdout.take();
+    // Read beside the wait: a full pipe would keep the program from ending.
+    let reader = thread::spawn(move || stdout.map_or(Ok(String::new()), io::read_to_string));
+    let status = await_end(&mut child)?;
+    if !status.success() {
+        bail!("`{}` failed: {status}", line(command));
     }
+    let text = reader.join().map_err(|_| anyhow!("reading the output panicked"))?;
+    text.with_context(|| format!("what `{}` printed", line(command)))
 }
 
 /// Runs a short program and returns what it printed. Not ended by an interrupt, so that tearing
@@ -114,6 +118,19 @@ fn quoted(word: &str) -> String {
 /// and xtask decides what ends, and when.
 fn spawn(command: &mut Command) -> Result<Child> {
     command.process_group(0).spawn().with_context(|| format!("cannot run `{}`", line(command)))
+}
+
+fn await_end(child: &mut Child) -> Result<ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if let Err(interrupted) = interrupt::check() {
+            stop(child);
+            return Err(interrupted);
+        }
+        thread::sleep(POLL);
+    }
 }
 
 /// Ends a program and what it started: politely first, then for good.

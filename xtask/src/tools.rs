@@ -3,6 +3,7 @@
 //! Kubernetes, CoreDNS and helm are Go modules built here, once, from the Go module proxy; the pause
 //! container is a few lines of C; etcd, containerd and the like are the distribution's packages.
 
+mod deny;
 mod go;
 mod packages;
 mod pause;
@@ -17,7 +18,8 @@ use sha2::{Digest, Sha256};
 
 use crate::paths;
 
-pub(crate) use go::{coredns, helm, kubernetes};
+pub(crate) use deny::cargo_deny;
+pub(crate) use go::{coredns, helm, kubectl, kubernetes};
 pub(crate) use packages::cni_plugins;
 pub(crate) use pause::pause;
 

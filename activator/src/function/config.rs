@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pilotlight_crds::{Function, FunctionKey, FunctionSpec, Session};
+use pilotlight_crds::{Function, FunctionKey, FunctionSpec, Protocol, Session};
 
 use crate::{
     autoscaler::Policy,
@@ -29,6 +29,8 @@ pub struct FunctionConfig {
     pub uid: String,
     /// The port that pods serve.
     pub port: u16,
+    /// How pods speak.
+    pub protocol: Protocol,
     /// Path that must answer before a pod is used; `None`: the port must accept a connection.
     pub probe_path: Option<String>,
     /// Hard limit in flight per pod.
@@ -52,12 +54,13 @@ pub struct FunctionConfig {
 impl FunctionConfig {
     /// Reads a Function; `None` if it has no identity yet, which the API server never sends.
     pub fn read(function: &Function) -> Option<Self> {
-        let FunctionSpec { port, probe, concurrency, hold, timeouts, session, .. } = &function.spec;
+        let FunctionSpec { port, protocol, probe, concurrency, hold, timeouts, session, .. } = &function.spec;
         let status = function.status.as_ref();
         Some(Self {
             key: function.key()?,
             uid: function.metadata.uid.clone()?,
             port: *port,
+            protocol: *protocol,
             probe_path: probe.as_ref().map(|probe| probe.path.clone()),
             limit: Limit::new(*concurrency),
             hold: HoldBounds { requests: hold.requests, bytes: hold.bytes.get() },

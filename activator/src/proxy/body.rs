@@ -46,14 +46,24 @@ impl Progress {
 /// A client's body on its way to a pod.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    body: Incoming,
+    /// `None`: there is none.
+    body: Option<Incoming>,
     progress: Arc<Progress>,
 }
 
 impl RequestBody {
     /// Wraps a body.
     pub(super) fn new(body: Incoming) -> Self {
-        let ended = AtomicBool::new(body.is_end_stream());
+        Self::of(Some(body).filter(|body| !body.is_end_stream()))
+    }
+
+    /// No body.
+    pub(super) fn empty() -> Self {
+        Self::of(None)
+    }
+
+    fn of(body: Option<Incoming>) -> Self {
+        let ended = AtomicBool::new(body.is_none());
         let progress = Progress { began: Instant::now(), last: AtomicU64::new(0), ended };
         Self { body, progress: Arc::new(progress) }
     }
@@ -77,20 +87,21 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(body).poll_frame(cx));
         self.progress.note();
-        if frame.is_none() || self.body.is_end_stream() {
+        if frame.is_none() || self.is_end_stream() {
             self.progress.ended.store(true, Ordering::Relaxed);
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, client::conn::TrySendError};
+use pilotlight_crds::Protocol;
 
 use super::{
     body::{RequestBody, ResponseBody},
@@ -18,7 +19,9 @@ use crate::function::{Slot, Timeouts};
 pub(super) enum Failure {
     /// Nothing of the request was sent: it can go to another pod.
     NotSent(Box<Request<RequestBody>>, String),
-    /// The pod may have seen it.
+    /// The pod may have seen it, and no byte of an answer has come.
+    Unanswered(String),
+    /// There is nothing more to try.
     Final(ProxyError),
 }
 
@@ -26,6 +29,7 @@ pub(super) enum Failure {
 #[derive(Debug)]
 pub(super) struct Terms {
     pub(super) timeouts: Timeouts,
+    pub(super) protocol: Protocol,
     /// The client's end of an upgrade, if it asked for one.
     pub(super) upgrade: Option<hyper::upgrade::OnUpgrade>,
 }
@@ -39,7 +43,7 @@ pub(super) async fn forward(
 ) -> Result<Response<ResponseBody>, Failure> {
     let until = Instant::now() + terms.timeouts.total;
     request.body().forwarded();
-    let (response, connection) = exchange(&slot, request, &terms.timeouts, until).await?;
+    let (response, connection) = exchange(&slot, request, terms, until).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return tunnel::switch(response, terms.upgrade.take(), slot, terms.timeouts, until)
             .map_err(Failure::Final);
@@ -53,16 +57,17 @@ pub(super) async fn forward(
 async fn exchange(
     slot: &Slot,
     mut request: Request<RequestBody>,
-    timeouts: &Timeouts,
+    terms: &Terms,
     until: Instant,
 ) -> Result<(Response<Incoming>, Connection), Failure> {
-    if let Some(connection) = slot.pod().pool.take().await {
+    let Terms { timeouts, protocol, .. } = terms;
+    if let Some(connection) = slot.pod().pool.take(*protocol).await {
         match send(connection, request, timeouts, until).await {
             Err(Failure::NotSent(unsent, _)) => request = *unsent,
             done => return done,
         }
     }
-    match pool::connect(slot.pod().address).await {
+    match pool::connect(slot.pod().address, *protocol).await {
         Ok(connection) => send(connection, request, timeouts, until).await,
         Err(error) => Err(Failure::NotSent(Box::new(request), error.to_string())),
     }
@@ -75,15 +80,17 @@ async fn send(
     until: Instant,
 ) -> Result<(Response<Incoming>, Connection), Failure> {
     let progress = request.body().progress();
-    let mut answer = std::pin::pin!(connection.try_send_request(request));
-    let outcome = loop {
-        let overdue = progress.overdue(timeouts).min(until);
-        if let Ok(outcome) = tokio::time::timeout_at(overdue.into(), answer.as_mut()).await {
-            break outcome;
-        }
-        // The body may have moved meanwhile, and the deadline with it.
-        if progress.overdue(timeouts).min(until) <= Instant::now() {
-            return Err(Failure::Final(ProxyError::FirstByte(waited(timeouts))));
+    let outcome = {
+        let mut answer = std::pin::pin!(connection.send(request));
+        loop {
+            let overdue = progress.overdue(timeouts).min(until);
+            if let Ok(outcome) = tokio::time::timeout_at(overdue.into(), answer.as_mut()).await {
+                break outcome;
+            }
+            // The body may have moved meanwhile, and the deadline with it.
+            if progress.overdue(timeouts).min(until) <= Instant::now() {
+                return Err(Failure::Final(ProxyError::FirstByte(waited(timeouts))));
+            }
         }
     };
     match outcome {
@@ -99,6 +106,6 @@ fn waited(timeouts: &Timeouts) -> Duration {
 fn failure(mut error: TrySendError<Request<RequestBody>>) -> Failure {
     match error.take_message() {
         Some(request) => Failure::NotSent(Box::new(request), error.error().to_string()),
-        None => Failure::Final(ProxyError::Broken(error.error().to_string())),
+        None => Failure::Unanswered(error.error().to_string()),
     }
 }

@@ -6,6 +6,8 @@
 
 use std::net::IpAddr;
 
+use pilotlight_crds::Protocol;
+
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{self, Entry},
@@ -35,8 +37,14 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 ];
 
 /// Makes a client's headers fit for a pod. `host` is where the request was sent to.
-pub(super) fn to_pod(headers: &mut HeaderMap, peer: IpAddr, host: Option<HeaderValue>) {
+pub(super) fn to_pod(headers: &mut HeaderMap, peer: IpAddr, host: Option<HeaderValue>, protocol: Protocol) {
+    // The only value of TE that may be passed on: whoever gets it says the same to the next hop.
+    let trailers =
+        headers.get_all(header::TE).iter().any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     remove_hop_by_hop(headers);
+    if trailers && protocol == Protocol::H2c {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
     let ours: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
     for name in ours {
         headers.remove(name);
@@ -108,7 +116,12 @@ mod tests {
             ("forwarded", "for=1.1.1.1"),
             ("accept", "*/*"),
         ]);
-        to_pod(&mut sent, "::ffff:10.0.0.9".parse().unwrap(), Some(HeaderValue::from_static("a.com")));
+        to_pod(
+            &mut sent,
+            "::ffff:10.0.0.9".parse().unwrap(),
+            Some(HeaderValue::from_static("a.com")),
+            Protocol::Http1,
+        );
         let expected = headers(&[
             ("accept", "*/*"),
             ("x-forwarded-for", "10.0.0.9"),

@@ -7,8 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{TrySendError, http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use pilotlight_crds::Protocol;
 use tokio::net::TcpStream;
 
 use super::body::RequestBody;
@@ -19,11 +24,53 @@ const IDLE_LIMIT: Duration = Duration::from_secs(3);
 /// A pod on a healthy network accepts within a millisecond; a dropped SYN is repeated by the kernel
 /// after a second, which is longer than trying another pod takes.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// HTTP/2 pings find pods that have vanished.
+const PING_EVERY: Duration = Duration::from_secs(10);
 /// The most that one connection buffers of a response's head.
 const HEAD_BUFFER: usize = 64 * 1024;
 
-/// A connection that can carry one request at a time.
-pub(crate) type Connection = SendRequest<RequestBody>;
+/// A connection to a pod.
+#[derive(Debug)]
+pub(crate) enum Connection {
+    /// Carries one request at a time.
+    Http1(http1::SendRequest<RequestBody>),
+    /// Carries any number; a clone is the same connection.
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+impl Connection {
+    /// Sends a request, and hands it back if nothing of it was sent.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match self {
+            Self::Http1(connection) => connection.try_send_request(request).await,
+            Self::Http2(connection) => connection.try_send_request(request).await,
+        }
+    }
+
+    fn speaks(&self, protocol: Protocol) -> bool {
+        match self {
+            Self::Http1(_) => protocol == Protocol::Http1,
+            Self::Http2(_) => protocol == Protocol::H2c,
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.is_closed(),
+            Self::Http2(connection) => connection.is_closed(),
+        }
+    }
+
+    async fn is_ready(&mut self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.ready().await.is_ok(),
+            Self::Http2(connection) => connection.ready().await.is_ok(),
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Idle {
@@ -52,12 +99,18 @@ pub(crate) enum ConnectError {
 }
 
 impl Pool {
-    /// A connection that was used before and is still open.
-    pub(crate) async fn take(&self) -> Option<Connection> {
+    /// A connection that was used before and is still open. One that can carry more stays here as well.
+    pub(super) async fn take(&self, protocol: Protocol) -> Option<Connection> {
         loop {
             let Idle { mut connection, since } = self.lock().pop()?;
+            if since.elapsed() >= IDLE_LIMIT || !connection.speaks(protocol) {
+                continue;
+            }
+            if let Connection::Http2(shared) = &connection {
+                self.put(Connection::Http2(shared.clone()));
+            }
             // The connection's task may not have seen yet that the last response has ended.
-            if since.elapsed() < IDLE_LIMIT && connection.ready().await.is_ok() {
+            if connection.is_ready().await {
                 return Some(connection);
             }
         }
@@ -67,7 +120,8 @@ impl Pool {
     pub(crate) fn put(&self, connection: Connection) {
         if !connection.is_closed() {
             let mut idle = self.lock();
-            idle.retain(|idle| idle.since.elapsed() < IDLE_LIMIT);
+            let one_is_enough = matches!(connection, Connection::Http2(_));
+            idle.retain(|idle| idle.since.elapsed() < IDLE_LIMIT && !one_is_enough);
             idle.push(Idle { connection, since: Instant::now() });
         }
     }
@@ -86,22 +140,34 @@ impl Pool {
 ///
 /// # Errors
 /// When the pod refuses or does not answer in time.
-pub(crate) async fn connect(address: SocketAddr) -> Result<Connection, ConnectError> {
+pub(super) async fn connect(address: SocketAddr, protocol: Protocol) -> Result<Connection, ConnectError> {
     let dialled = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
-    adopt(dialled.map_err(|_| ConnectError::Timeout)??).await
+    adopt(dialled.map_err(|_| ConnectError::Timeout)??, protocol).await
 }
 
 /// Makes an HTTP connection of a TCP connection.
 ///
 /// # Errors
 /// When the handshake fails.
-pub(crate) async fn adopt(stream: TcpStream) -> Result<Connection, ConnectError> {
+pub(crate) async fn adopt(stream: TcpStream, protocol: Protocol) -> Result<Connection, ConnectError> {
     stream.set_nodelay(true)?;
-    let (sender, connection) =
-        http1::Builder::new().max_buf_size(HEAD_BUFFER).handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(async move {
-        // Its errors reach whoever waits for a response; without one nobody misses the connection.
-        let _ = connection.with_upgrades().await;
-    });
-    Ok(sender)
+    let stream = TokioIo::new(stream);
+    // A connection's own errors reach whoever waits for a response; without one nobody misses it.
+    match protocol {
+        Protocol::Http1 => {
+            let (sender, connection) =
+                http1::Builder::new().max_buf_size(HEAD_BUFFER).handshake(stream).await?;
+            tokio::spawn(async move { drop(connection.with_upgrades().await) });
+            Ok(Connection::Http1(sender))
+        }
+        Protocol::H2c => {
+            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .keep_alive_interval(PING_EVERY)
+                .handshake(stream)
+                .await?;
+            tokio::spawn(async move { drop(connection.await) });
+            Ok(Connection::Http2(sender))
+        }
+    }
 }

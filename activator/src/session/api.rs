@@ -54,9 +54,7 @@ pub struct StateApi {
 
 impl fmt::Debug for StateApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StateApi")
-            .field("store", &self.store)
-            .finish_non_exhaustive()
+        f.debug_struct("StateApi").field("store", &self.store).finish_non_exhaustive()
     }
 }
 

@@ -48,7 +48,9 @@ pub(super) enum Problem {
     BodySlow(u64),
     #[error("this function's writes, or all together, take too much memory at the moment")]
     Busy,
-    #[error("the store of sessions is away; a write without an answer of success must be taken as not done")]
+    #[error(
+        "the store of sessions is away; whether a write was done is not known: read before you repeat it"
+    )]
     Unavailable(Unavailable),
     #[error("this installation has no Redis, so it has no sessions")]
     Disabled,

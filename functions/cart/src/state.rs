@@ -143,12 +143,16 @@ impl StateApi {
     }
 }
 
+/// What a bad answer means. The state API says why in the `detail` of a problem document (RFC 9457).
 fn refusal(response: &Response<Bytes>) -> Failure {
     let status = response.status();
+    let problem: serde_json::Value = serde_json::from_slice(response.body()).unwrap_or_default();
+    let why = format!("{status}: {}", problem["detail"].as_str().unwrap_or("no details"));
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        return Failure::StateAway("session storage is away".to_owned());
+        Failure::StateAway(why)
+    } else {
+        Failure::StateRefused(why)
     }
-    Failure::StateRefused(format!("it answered {status}"))
 }
 
 fn invalid(message: String) -> io::Error {

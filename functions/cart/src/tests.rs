@@ -136,9 +136,12 @@ async fn a_state_api_that_is_away_is_a_503_that_says_so() {
     assert_eq!(status, 503);
     assert!(body["message"].as_str().unwrap().starts_with("carts cannot be reached"), "{body}");
 
-    let away = Router::new().fallback(async || StatusCode::SERVICE_UNAVAILABLE);
+    let problem = Json(json!({"detail": "the store is away"}));
+    let away = Router::new().fallback(async || (StatusCode::SERVICE_UNAVAILABLE, problem));
     let cart = serve(router(StateApi::new(serve(away).await, TOKEN))).await;
-    assert_eq!(call(&cart, "POST /items", r#"{"sku":"tea","quantity":1}"#).await.0, 503);
+    let (status, body) = call(&cart, "POST /items", r#"{"sku":"tea","quantity":1}"#).await;
+    assert_eq!(status, 503);
+    assert!(body["message"].as_str().unwrap().ends_with("the store is away"), "{body}");
 }
 
 #[tokio::test]

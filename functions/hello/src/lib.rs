@@ -35,10 +35,6 @@ use crate::count::Counter;
 /// The header in which Pilotlight passes the id of the caller's session.
 const SESSION_HEADER: &str = "pilotlight-session-id";
 
-/// How long new requests are still taken after SIGTERM: callers hear of a pod's end a little later than
-/// the pod itself.
-const LINGER: Duration = Duration::from_millis(500);
-
 /// The longest that `/sleep` sleeps.
 const LONGEST_SLEEP: Duration = Duration::from_secs(600);
 
@@ -127,10 +123,8 @@ pub async fn serve(router: Router) -> io::Result<()> {
     // Nothing is gained by waiting for a fuller packet: what a function writes is meant to be read now.
     let listener = listen(port()?).await?.tap_io(|stream| drop(stream.set_nodelay(true)));
     axum::serve(listener, router)
-        .with_graceful_shutdown(async move {
-            terminated.await;
-            sleep(LINGER).await;
-        })
+        // By now nobody sends new requests: Pilotlight tells a pod to end only after it has stopped to use it.
+        .with_graceful_shutdown(terminated)
         .await
 }
 

@@ -44,3 +44,24 @@ fn a_delay_that_is_none_ends_the_process_with_a_message() {
     assert!(!output.status.success());
     assert!(String::from_utf8(output.stderr).unwrap().contains("START_DELAY must be"));
 }
+
+#[test]
+fn told_to_end_while_it_starts_it_ends_at_once() {
+    let (mut process, _) = start("60s");
+    let id = process.id().to_string();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !catches_sigterm(&id) {
+        assert!(Instant::now() < deadline, "no handler for SIGTERM");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert!(process.wait().unwrap().success());
+    assert!(Instant::now() < deadline);
+}
+
+/// Whether the process has a handler for SIGTERM, signal 15: bit 14 of the mask that proc(5) shows.
+fn catches_sigterm(id: &str) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << 14) != 0
+}

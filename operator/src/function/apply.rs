@@ -9,6 +9,7 @@ use k8s_openapi::{
 use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    core::Status,
 };
 use pilotlight_crds::{FunctionStatus, names};
 use serde::{Serialize, de::DeserializeOwned};
@@ -103,7 +104,10 @@ async fn apply_deployment(
         first.spec.get_or_insert_default().replicas = Some(0);
         let params = PostParams { field_manager: Some(names::ACTIVATOR.to_owned()), ..Default::default() };
         match api::<Deployment>(identity, context).create(&params, &first).await {
-            Ok(_) => {}
+            Ok(_) => {
+                return send(deployment, PatchParams::apply(names::OPERATOR).force(), identity, context)
+                    .await;
+            }
             // It exists, and the watch has not shown it yet.
             Err(kube::Error::Api(status)) if status.is_already_exists() => {}
             Err(source) => return refused::<Deployment>(&deployment.name_any(), source).map(Err),
@@ -140,7 +144,22 @@ where
         // Of what is ours, what we apply holds, whoever changed it.
         params = params.force();
     }
-    match api.patch(&name, &params, &Patch::Apply(&desired)).await {
+    send(desired, params, identity, context).await
+}
+
+/// Applies a child.
+async fn send<K>(
+    desired: K,
+    params: PatchParams,
+    identity: &Identity,
+    context: &Context,
+) -> Result<Result<K, Refusal>, Error>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    K: Clone + Debug + DeserializeOwned + Serialize,
+{
+    let name = desired.name_any();
+    match api::<K>(identity, context).patch(&name, &params, &Patch::Apply(&desired)).await {
         Ok(applied) => Ok(Ok(applied)),
         Err(source) => refused::<K>(&name, source).map(Err),
     }
@@ -162,11 +181,18 @@ fn foreign<K: Resource<DynamicType = ()>>(live: &K, identity: &Identity) -> Resu
 /// will change by itself.
 fn refused<K: Resource<DynamicType = ()>>(name: &str, source: kube::Error) -> Result<Refusal, Error> {
     match source {
-        kube::Error::Api(status) if matches!(status.code, 400 | 403 | 409 | 422) => {
+        kube::Error::Api(status) if is_namespace_ending(&status) => Err(Error::NamespaceEnding),
+        kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422) => {
             Ok(Refusal(format!("{} {name} was refused: {}", K::kind(&()), status.message)))
         }
         source => Err(Error::Api { action: "apply a child", source }),
     }
+}
+
+/// Kubernetes deletes the children of a namespace one by one, which looks like drift and cannot be repaired.
+fn is_namespace_ending(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 /// Removes the revisions that have done their time, and the Secret with the last one that refers to it.
@@ -229,4 +255,26 @@ where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
 {
     Api::namespaced(context.client.clone(), &identity.key.namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_a_user_can_change_is_a_refusal() {
+        let answer = |code: u16, cause: &str| {
+            let status = json!({"code": code, "message": "no", "details": {"causes": [{"reason": cause}]}});
+            refused::<Secret>("hello-state", kube::Error::Api(serde_json::from_value(status).unwrap()))
+        };
+        let refusal = Refusal("Secret hello-state was refused: no".into());
+        assert_eq!(answer(403, "").unwrap(), refusal);
+        assert_eq!(answer(422, "FieldValueInvalid").unwrap(), refusal);
+        assert!(matches!(answer(403, "NamespaceTerminating"), Err(Error::NamespaceEnding)));
+        for code in [404, 409, 429, 500, 503] {
+            assert!(matches!(answer(code, ""), Err(Error::Api { .. })), "{code}");
+        }
+    }
 }

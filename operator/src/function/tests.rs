@@ -84,12 +84,7 @@ async fn reconciled(
     let client = Client::new(router, "demo");
     let functions = filled(vec![function.clone()]);
     let (deployments, services, pods) = (filled(deployments), filled(services), filled(vec![]));
-    let stores = Stores {
-        functions: functions.0.clone(),
-        deployments: deployments.0.clone(),
-        services: services.0.clone(),
-        pods: pods.0.clone(),
-    };
+    let stores = Stores::new(functions.0.clone(), deployments.0.clone(), services.0.clone(), pods.0.clone());
     let metrics = Arc::new(Metrics::new().unwrap());
     let context = Context::new(client, Arc::new(Config::test()), metrics, Arc::new(stores));
     let result = steps(function, &context).await.map(|done| done.label);

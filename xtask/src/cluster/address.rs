@@ -39,10 +39,6 @@ impl Node {
     pub(crate) fn pods(self) -> String {
         format!("198.18.{}.0/24", 127 + self.0)
     }
-
-    pub(crate) fn is_first(self) -> bool {
-        self == Self::FIRST
-    }
 }
 
 impl fmt::Display for Node {
@@ -72,7 +68,6 @@ mod tests {
         assert_eq!(second.to_string(), "n2");
         assert_eq!(second.address(), "198.18.0.2");
         assert_eq!(second.pods(), "198.18.129.0/24");
-        assert!(Node::FIRST.is_first() && !second.is_first());
     }
 
     #[test]

@@ -82,7 +82,8 @@ fn leaves(nodes: &[Node]) -> Vec<Leaf> {
 }
 
 fn api_names() -> String {
-    let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(|name| format!("DNS:{name}"));
+    let names =
+        ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(|name| format!("DNS:{name}"));
     let first = Node::FIRST.address();
     format!(
         "{},DNS:kubernetes.default.svc.cluster.local,DNS:localhost,IP:127.0.0.1,IP:{first},IP:{API_SERVICE}",
@@ -108,7 +109,18 @@ fn request(folder: &Path, file: &str, kind: &str, subject: &str, extra: &[&str])
     let mut openssl = Command::new("openssl");
     openssl
         .current_dir(folder)
-        .args(["req", "-x509", "-config", "openssl.cnf", "-extensions", kind, "-days", DAYS, "-subj", subject])
+        .args([
+            "req",
+            "-x509",
+            "-config",
+            "openssl.cnf",
+            "-extensions",
+            kind,
+            "-days",
+            DAYS,
+            "-subj",
+            subject,
+        ])
         .args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
         .args(["-keyout", &format!("{file}.key"), "-out", &format!("{file}.crt")])
         .args(extra);
@@ -141,7 +153,8 @@ fn write_kubeconfigs(layout: &Layout, nodes: &[Node]) -> Result<()> {
 /// The one that people use: self-contained, so that it can be copied away.
 fn write_admin_kubeconfig(layout: &Layout, server: &str) -> Result<()> {
     let mut config = kubeconfig(server, "admin");
-    let embed = |file: &str| -> Result<Value> { Ok(STANDARD.encode(fs::read(layout.certs().join(file))?).into()) };
+    let embed =
+        |file: &str| -> Result<Value> { Ok(STANDARD.encode(fs::read(layout.certs().join(file))?).into()) };
     config["clusters"][0]["cluster"] =
         json!({ "server": server, "certificate-authority-data": embed("ca.crt")? });
     config["users"][0]["user"] =

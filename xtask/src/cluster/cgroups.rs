@@ -50,7 +50,8 @@ impl Cgroups {
     pub(crate) fn detect() -> Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").context("reading the list of mounts")?;
         let v1 = v1_hierarchies(&mounts);
-        let provides = |controller: &&str| v1.iter().any(|one| one.options.split(',').any(|name| name == *controller));
+        let provides =
+            |controller: &&str| v1.iter().any(|one| one.options.split(',').any(|name| name == *controller));
         if NEEDED.iter().all(provides) {
             return Ok(Self::V1(v1));
         }
@@ -112,7 +113,8 @@ impl Cgroups {
         match self {
             Self::V2(_) => "cgroup2".into(),
             Self::V1(hierarchies) => {
-                let folder = |mount: &Path| mount.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let folder =
+                    |mount: &Path| mount.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let line = |one: &Hierarchy| format!("{} {}", folder(&one.mount), one.options);
                 hierarchies.iter().map(line).collect::<Vec<_>>().join("\n")
             }
@@ -228,7 +230,10 @@ fn all_pids(group: &Path) -> Vec<u32> {
 
 fn children(group: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(group).into_iter().flatten().flatten();
-    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 fn remove_tree(group: &Path) -> io::Result<()> {

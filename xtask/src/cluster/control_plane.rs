@@ -8,8 +8,7 @@ use anyhow::Result;
 use super::address::{API_PORT, Node, SERVICE_CIDR};
 use super::daemon::Daemons;
 use super::layout::inside;
-use super::machine::Machine;
-use super::network;
+use super::machine::{Machine, in_network};
 use crate::run;
 
 /// 2 to 4 s on two idle cores.
@@ -36,7 +35,7 @@ pub(crate) fn finish(machine: &Machine, daemons: &mut Daemons) -> Result<()> {
 /// Asks as an anonymous client, which may see just this.
 fn api_is_ready(machine: &Machine) -> bool {
     let certificate = machine.layout().certs().join("ca.crt");
-    let mut curl = network::command(machine.node(), "curl");
+    let mut curl = in_network(machine.cgroups(), machine.node(), "curl");
     curl.args(["--silent", "--fail", "--max-time", "2", "--cacert"]).arg(certificate);
     curl.arg(format!("https://127.0.0.1:{API_PORT}/readyz"));
     run::output(&mut curl).is_ok_and(|answer| answer == "ok")

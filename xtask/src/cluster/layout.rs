@@ -61,7 +61,9 @@ impl Layout {
 
     /// The folders of a node that are the same for every node.
     pub(crate) fn make_node(&self, node: Node) -> Result<()> {
-        for folder in ["etc", "log", "sysctl", "etcd", "var-lib/kubelet", "var-lib/containerd", "var-log/pods"] {
+        for folder in
+            ["etc", "log", "sysctl", "etcd", "var-lib/kubelet", "var-lib/containerd", "var-log/pods"]
+        {
             create(&self.node(node).join(folder))?;
         }
         Ok(())

@@ -61,6 +61,10 @@ impl Machine {
         self.node
     }
 
+    pub(crate) fn cgroups(&self) -> &Cgroups {
+        &self.cgroups
+    }
+
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -78,6 +82,14 @@ impl Machine {
         command.args(["--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup", "--", program]);
         command
     }
+}
+
+/// A program of this machine, with its files and processes, in the network of a node. It is among
+/// what ends with the cluster.
+pub(crate) fn in_network(cgroups: &Cgroups, node: Node, program: &str) -> Command {
+    let mut command = entering(&cgroups.outside_entrances());
+    command.args(["nsenter", &format!("--net={}", network::path(node)), "--", program]);
+    command
 }
 
 /// A command line that enters control groups and then becomes what is added to it.

@@ -20,13 +20,6 @@ pub(crate) fn path(node: Node) -> String {
     format!("{NAMESPACES}/{}", namespace(node))
 }
 
-/// A program of this machine, with its files and processes, in the network of a node.
-pub(crate) fn command(node: Node, program: &str) -> Command {
-    let mut command = Command::new("nsenter");
-    command.arg(format!("--net={}", path(node))).args(["--", program]);
-    command
-}
-
 /// Makes the bridge that nodes are plugged into.
 pub(crate) fn add_switch() -> Result<()> {
     ip(&format!("netns add {SWITCH}"))?;

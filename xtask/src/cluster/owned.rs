@@ -1,5 +1,7 @@
 //! A cluster that ends with the command that made it.
 
+use anyhow::Result;
+
 use super::down;
 
 /// Takes the cluster down when dropped: at the end, after a failure, and after Ctrl-C, which is a
@@ -12,6 +14,12 @@ impl Owned {
     /// Comes before the cluster is made: one that failed half-way has to go as well.
     pub(crate) fn arm() -> Self {
         Self(())
+    }
+
+    /// Takes it down now, for callers who want to know how that went.
+    pub(crate) fn down(self) -> Result<()> {
+        std::mem::forget(self);
+        down()
     }
 
     /// Leaves the cluster to the user.

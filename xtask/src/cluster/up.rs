@@ -99,7 +99,8 @@ fn ready_nodes(cluster: &Cluster) -> usize {
     let mut kubectl = cluster.kubectl();
     kubectl.args(["get", "nodes", "--request-timeout=5s", "-o", READY]);
     // An error is as good as "not yet": the wait has an end.
-    run::output(&mut kubectl).map_or(0, |states| states.split_whitespace().filter(|state| *state == "True").count())
+    run::output(&mut kubectl)
+        .map_or(0, |states| states.split_whitespace().filter(|state| *state == "True").count())
 }
 
 fn start_dns(cluster: &Cluster) -> Result<()> {

@@ -103,7 +103,11 @@ fn tarball(entries: &[Entry]) -> Result<Vec<u8>> {
     for entry in entries {
         let content = entry.content.as_deref().unwrap_or_default();
         let mut header = Header::new_gnu();
-        header.set_entry_type(if entry.content.is_some() { EntryType::Regular } else { EntryType::Directory });
+        header.set_entry_type(if entry.content.is_some() {
+            EntryType::Regular
+        } else {
+            EntryType::Directory
+        });
         header.set_mode(entry.mode);
         header.set_uid(entry.owner);
         header.set_gid(entry.owner);

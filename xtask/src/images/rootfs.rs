@@ -53,7 +53,8 @@ pub(crate) fn linked_programs(binaries: &[&Path]) -> Result<Vec<Entry>> {
 /// The files that a line of ldd names: `libm.so.6 => /lib/libm.so.6 (0x7f..)`, or the loader by
 /// itself. What the kernel provides has no file.
 fn libraries_in(ldd: &str) -> impl Iterator<Item = String> {
-    ldd.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')).map(str::to_owned))
+    ldd.lines()
+        .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')).map(str::to_owned))
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {

@@ -18,14 +18,23 @@ const COMPONENTS: [&str; 6] =
 
 /// A folder with the Kubernetes components and kubectl.
 pub(crate) fn kubernetes() -> Result<PathBuf> {
-    let module =
-        Module { name: "kube", note: "Kubernetes, once: about 6 minutes", package: ".", stamp: version_flags() };
+    let module = Module {
+        name: "kube",
+        note: "Kubernetes, once: about 6 minutes",
+        package: ".",
+        stamp: version_flags(),
+    };
     module.ensure(|folder| {
         for component in COMPONENTS {
             unix::fs::symlink("kube", folder.join(component))?;
         }
         Ok(())
     })
+}
+
+/// kubectl, for a cluster that is not ours: the user's own, else the one built here.
+pub(crate) fn kubectl() -> Result<PathBuf> {
+    super::find("kubectl").map_or_else(|| Ok(kubernetes()?.join("kubectl")), Ok)
 }
 
 /// The CoreDNS binary.

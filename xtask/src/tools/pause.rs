@@ -1,8 +1,8 @@
 //! The pause container's program.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-use std::fs;
 
 use anyhow::Result;
 

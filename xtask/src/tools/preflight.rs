@@ -86,7 +86,9 @@ fn missing_packages() -> Vec<String> {
     let mut problems: Vec<_> = packages::PROGRAMS
         .iter()
         .filter(|need| find(need.program).is_none())
-        .map(|need| format!("no `{}`: Debian and Ubuntu have it in the package {}", need.program, need.package))
+        .map(|need| {
+            format!("no `{}`: Debian and Ubuntu have it in the package {}", need.program, need.package)
+        })
         .collect();
     if packages::cni_plugins().is_none() {
         problems.push("no CNI plugins: Debian and Ubuntu have them in containernetworking-plugins".into());

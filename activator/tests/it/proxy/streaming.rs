@@ -96,9 +96,10 @@ async fn a_client_that_leaves_gives_its_slot_back() {
 
 #[tokio::test]
 async fn a_silent_response_is_cut_and_looks_cut() {
-    let (bed, _pod) =
-        serving(timeouts("5s", "200ms", "20s"), |_| async { Response::new(trickle(2, Duration::from_secs(60))) })
-            .await;
+    let (bed, _pod) = serving(timeouts("5s", "200ms", "20s"), |_| async {
+        Response::new(trickle(2, Duration::from_secs(60)))
+    })
+    .await;
     let response = bed.connect().await.send_request(super::bed::get("/")).await.unwrap();
     assert_eq!(response.status(), 200);
     assert!(response.into_body().collect().await.is_err(), "never a complete-looking body");

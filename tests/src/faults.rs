@@ -1,0 +1,120 @@
+//! Restarts and outages of Pilotlight's own parts.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Pod, Secret},
+};
+use kube::{
+    Api, ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+
+use crate::{Cluster, NAMESPACE, await_condition, kubectl};
+
+/// A restarted activator first serves for 5 s more, then waits up to 30 s for requests in flight.
+const ROLLOUT: Duration = Duration::from_secs(90);
+const REDIS: &str = "pilotlight-redis";
+
+/// Restarts a component as `kubectl rollout restart` does, and waits until only new pods are left.
+///
+/// # Errors
+/// When the new pods do not come, or the old ones do not go.
+pub async fn restart(cluster: &Cluster, component: &str) -> Result<Duration> {
+    let began = Instant::now();
+    let old: Vec<_> = cluster.component_pods(component).await?.iter().map(ResourceExt::name_any).collect();
+    let deployments: Api<Deployment> = cluster.api(NAMESPACE);
+    deployments.restart(&format!("pilotlight-{component}")).await?;
+    await_rollout(cluster, component).await?;
+    await_condition(ROLLOUT, &format!("the old pods of {component} are gone"), async || {
+        let pods: Api<Pod> = cluster.api(NAMESPACE);
+        let labels = format!("app.kubernetes.io/component={component}");
+        let there = pods.list(&ListParams::default().labels(&labels)).await?;
+        let left: Vec<_> =
+            there.iter().map(ResourceExt::name_any).filter(|name| old.contains(name)).collect();
+        ensure!(left.is_empty(), "still there: {left:?}");
+        Ok(())
+    })
+    .await?;
+    Ok(began.elapsed())
+}
+
+/// Waits until all replicas of a component are of the present template, and ready.
+///
+/// # Errors
+/// When that does not come.
+pub async fn await_rollout(cluster: &Cluster, component: &str) -> Result<()> {
+    let deployments: Api<Deployment> = cluster.api(NAMESPACE);
+    await_condition(ROLLOUT, &format!("{component} is rolled out"), async || {
+        let deployment = deployments.get(&format!("pilotlight-{component}")).await?;
+        let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+        let status = deployment.status.clone().unwrap_or_default();
+        let current = status.observed_generation >= deployment.metadata.generation
+            && [status.replicas, status.updated_replicas, status.available_replicas] == [Some(wanted); 3];
+        ensure!(current, "{status:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Takes Redis away for as long as `during` takes; it is back afterwards, whatever came of that.
+///
+/// # Errors
+/// Those of `during`, or when Redis does not go or come back.
+pub async fn without_redis(cluster: &Cluster, during: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+    scale_redis(cluster, 0).await?;
+    let outcome = during().await;
+    scale_redis(cluster, 1).await?;
+    outcome
+}
+
+async fn scale_redis(cluster: &Cluster, replicas: usize) -> Result<()> {
+    let deployments: Api<Deployment> = cluster.api(NAMESPACE);
+    let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
+    deployments.patch_scale(REDIS, &PatchParams::default(), &patch).await?;
+    await_condition(ROLLOUT, &format!("Redis has {replicas} ready pods"), async || {
+        let pods: Api<Pod> = cluster.api(NAMESPACE);
+        let there = pods.list(&ListParams::default().labels("app.kubernetes.io/component=redis")).await?;
+        let ready = there.iter().filter(|pod| crate::objects::is_ready(pod)).count();
+        ensure!(
+            there.items.len() == replicas && ready == replicas,
+            "{ready} of {} are ready",
+            there.items.len()
+        );
+        Ok(())
+    })
+    .await
+}
+
+/// Makes Redis take commands and answer none for `pause`: what a stalled disk or a long script looks like.
+///
+/// # Errors
+/// When Redis cannot be told.
+pub async fn stall_redis(cluster: &Cluster, pause: Duration) -> Result<()> {
+    let secret = cluster.api::<Secret>(NAMESPACE).get(REDIS).await?;
+    let password =
+        secret.data.and_then(|mut data| data.remove("password")).context("Redis has no password")?;
+    let password = String::from_utf8(password.0)?;
+    let pod = cluster.component_pods("redis").await?.first().context("Redis has no pod")?.name_any();
+    let millis = pause.as_millis().to_string();
+    kubectl(&[
+        "exec",
+        "-n",
+        NAMESPACE,
+        &pod,
+        "--",
+        "redis-cli",
+        "--no-auth-warning",
+        "-a",
+        &password,
+        "CLIENT",
+        "PAUSE",
+        &millis,
+        "ALL",
+    ])
+    .await
+    .map(drop)
+}
