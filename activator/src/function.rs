@@ -21,7 +21,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use pilotlight_crds::FunctionKey;
+use pilotlight_crds::{FunctionKey, PodTrouble};
 use tokio::sync::oneshot;
 
 use self::replicas::PodEntry;
@@ -70,6 +70,8 @@ struct Inner {
     pods: BTreeMap<String, PodEntry>,
     /// Replicas asked for, by revision.
     replicas: BTreeMap<String, u32>,
+    /// Revisions whose pods cannot even be created, why, and since when.
+    refused: BTreeMap<String, (PodTrouble, Instant)>,
     /// The revision that served before the one that serves now.
     previous: Option<String>,
     /// The cold start that is under way.
@@ -123,6 +125,7 @@ impl FunctionState {
             window: Window::new(config.policy.window, now),
             pods: BTreeMap::new(),
             replicas: BTreeMap::new(),
+            refused: BTreeMap::new(),
             previous: None,
             cold: None,
             last_cold: None,

@@ -13,7 +13,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use pilotlight_crds::{Function, FunctionKey, ObservedPod};
+use pilotlight_crds::{Function, FunctionKey, ObservedPod, PodTrouble};
 
 pub use self::routes::{Claim, Domains, RouteTable, Routed, SharedRoutes};
 use crate::{
@@ -30,6 +30,8 @@ pub struct ObservedDeployment {
     pub revision: String,
     /// Replicas asked for.
     pub replicas: u32,
+    /// Why its pods cannot even be created.
+    pub trouble: Option<PodTrouble>,
 }
 
 /// A pod that has just got an address, and has to be probed.
@@ -145,7 +147,7 @@ impl Index {
         facts.deployments.insert((namespace, name), deployment.clone());
         drop(facts);
         if let Some(state) = state {
-            state.set_replicas(&deployment.revision, Some(deployment.replicas));
+            state.apply_deployment(&deployment, Instant::now());
         }
     }
 
@@ -156,7 +158,7 @@ impl Index {
         let state = facts.functions.get(&gone.function).map(|(_, state)| Arc::clone(state));
         drop(facts);
         if let Some(state) = state {
-            state.set_replicas(&gone.revision, None);
+            state.delete_deployment(&gone.revision);
         }
     }
 
@@ -174,7 +176,7 @@ impl Index {
 /// Gives a new Function the facts that came before it.
 fn introduce(facts: &Facts, key: &FunctionKey, state: &Arc<FunctionState>, now: Instant) -> Vec<ToProbe> {
     for deployment in facts.deployments.values().filter(|deployment| deployment.function == *key) {
-        state.set_replicas(&deployment.revision, Some(deployment.replicas));
+        state.apply_deployment(deployment, now);
     }
     let pods = facts.pods.values().filter(|pod| pod.function == *key).cloned();
     pods.filter_map(|pod| Some(ToProbe(Arc::clone(state), state.apply_pod(pod, now)?))).collect()

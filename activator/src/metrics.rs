@@ -11,6 +11,7 @@ use prometheus::{
 use crate::{
     autoscaler::Reason,
     function::{ColdStart, Phase},
+    session::metrics as session,
 };
 
 /// A metric as the docs show it.
@@ -28,7 +29,7 @@ pub struct MetricDoc {
 
 const FUNCTION: &[&str] = &["namespace", "function"];
 
-const fn doc(
+pub(crate) const fn doc(
     name: &'static str,
     kind: &'static str,
     labels: &'static [&'static str],
@@ -96,7 +97,7 @@ const WATCH_ERRORS: MetricDoc =
     doc("pilotlight_watch_errors_total", "counter", &["kind"], "Errors of the watches on the API server");
 
 /// All metrics, for the docs.
-pub const ALL: [MetricDoc; 15] = [
+pub const ALL: [MetricDoc; 18] = [
     REQUESTS,
     DURATION,
     HOLD,
@@ -112,6 +113,9 @@ pub const ALL: [MetricDoc; 15] = [
     RETRIES,
     SCALE_ERRORS,
     WATCH_ERRORS,
+    session::OPERATIONS,
+    session::SECONDS,
+    session::REDIS_UP,
 ];
 
 /// Seconds: from what a warm function takes to what a client waits for.
@@ -223,7 +227,7 @@ impl Metrics {
     }
 }
 
-fn opts(doc: MetricDoc) -> Opts {
+pub(crate) fn opts(doc: MetricDoc) -> Opts {
     Opts::new(doc.name, doc.help)
 }
 
@@ -306,6 +310,7 @@ mod tests {
         function.answered(http::StatusCode::OK, Source::Function, Duration::from_millis(3));
         metrics.unrouted.with_label_values(&["x"]).inc();
         metrics.watch_errors.with_label_values(&["pods"]).inc();
+        session::StoreMetrics::register(&registry).unwrap().observe("get", "ok", Duration::ZERO);
         let names: Vec<_> = registry.gather().iter().map(|family| family.name().to_owned()).collect();
         for doc in ALL {
             assert!(names.contains(&doc.name.to_owned()), "{}", doc.name);

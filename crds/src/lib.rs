@@ -30,6 +30,6 @@ pub use crate::{
     session::{Affinity, Session, SessionCookie},
     status::{ColdStart, ColdStartPhases, FunctionStatus, LastDecision, ReplicaStatus, condition, reason},
     template::{PodTemplate, TemplateMetadata, TemplatePod},
-    trouble::{PodTrouble, pod_trouble},
+    trouble::{PodTrouble, deployment_trouble, pod_trouble},
     units::{Bytes, InvalidUnit, Span},
 };

@@ -40,7 +40,7 @@ pub enum Affinity {
     /// The pod that served the session last serves it again if it has a free slot; else another does.
     #[default]
     Preferred,
-    /// Any pod serves any request.
+    /// Any pod serves any request. In YAML it needs quotes: kubectl reads a bare `off` as `false`.
     Off,
 }
 

@@ -1,6 +1,9 @@
 //! Why a pod does not start, read from what the kubelet and the scheduler say of it.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ContainerStatus, Pod},
+};
 use serde::Serialize;
 
 /// Why a pod does not start, in the words of the kubelet or the scheduler.
@@ -59,6 +62,19 @@ fn failed_pod(pod: &Pod) -> PodTrouble {
         reason: status.and_then(|s| s.reason.clone()).unwrap_or_else(|| "Failed".to_owned()),
         message: status.and_then(|s| s.message.clone()).unwrap_or_default(),
     }
+}
+
+/// Why the pods of a Deployment cannot even be created, such as for a quota or an admission policy.
+pub fn deployment_trouble(deployment: &Deployment) -> Option<PodTrouble> {
+    // A Deployment that wants no pods keeps the condition of the last time.
+    let wants_pods = deployment.spec.as_ref()?.replicas != Some(0);
+    let conditions = deployment.status.as_ref()?.conditions.iter().flatten();
+    let failure =
+        conditions.filter(|_| wants_pods).find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
+    Some(PodTrouble {
+        reason: failure.reason.clone().unwrap_or_else(|| "FailedCreate".to_owned()),
+        message: failure.message.clone().unwrap_or_default(),
+    })
 }
 
 #[cfg(test)]

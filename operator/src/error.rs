@@ -86,17 +86,25 @@ impl Error {
 }
 
 /// An error with all its causes on one line. kube's errors repeat their cause, so repetitions are left out.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = line(error);
     let mut cause = error.source();
     while let Some(error) = cause {
-        let line = error.to_string();
+        let line = line(error);
         if !text.contains(&line) {
             text = format!("{text}: {line}");
         }
         cause = error.source();
     }
     text
+}
+
+/// An error without its causes. kube would write an answer of the API server twice, once for a debugger.
+fn line(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.downcast_ref() {
+        Some(kube::Error::Api(status)) => status.to_string(),
+        _ => error.to_string(),
+    }
 }
 
 /// The first wait after a failure.
@@ -125,5 +133,12 @@ mod tests {
             let wait = backoff(4, seed);
             assert!(wait > Duration::from_secs(4) && wait <= Duration::from_secs(8), "{wait:?}");
         }
+    }
+
+    #[test]
+    fn an_error_is_told_once_with_its_causes() {
+        let status = kube::core::Status::failure("quota exceeded", "Forbidden").with_code(403).boxed();
+        let error = Error::Api { action: "apply a child", source: kube::Error::Api(status) };
+        assert_eq!(chain(&error), "could not apply a child: quota exceeded: Forbidden");
     }
 }

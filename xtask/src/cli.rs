@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bench::BenchArgs;
 use crate::cluster::address::Node;
-use crate::cluster::{self, Cluster, relay};
+use crate::cluster::{self, Cluster, Lock, relay};
 use crate::demo::DemoArgs;
 use crate::verify::TestArgs;
 use crate::{bench, codegen, demo, images, run, tidy, verify};
@@ -148,11 +148,11 @@ impl ClusterVerb {
     fn run(self) -> Result<()> {
         match self {
             Self::Up { nodes } => {
-                let cluster = cluster::up(nodes)?;
+                let cluster = cluster::up(nodes, &Lock::take()?)?;
                 println!("export KUBECONFIG={}", cluster.kubeconfig().display());
                 return Ok(());
             }
-            Self::Down => return cluster::down(),
+            Self::Down => return cluster::down(&Lock::take()?),
             _ => {}
         }
         let cluster = Cluster::open()?;

@@ -8,8 +8,10 @@ mod control_plane;
 mod daemon;
 mod layout;
 mod leftovers;
+mod lock;
 mod logs;
 mod machine;
+pub(crate) mod names;
 mod network;
 mod node;
 mod owned;
@@ -30,6 +32,7 @@ use machine::Machine;
 
 pub(crate) use cgroups::Cgroups;
 pub(crate) use leftovers::down;
+pub(crate) use lock::Lock;
 pub(crate) use node::PAUSE_IMAGE;
 pub(crate) use owned::Owned;
 pub(crate) use up::up;

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::site::{Site, SiteArgs};
 use crate::{images, paths, run};
-use forward::{Forward, PORT};
+use forward::{Forward, port};
 
 const MANIFEST: &str = "functions/hello/function.yaml";
 const HOST: &str = "hello.example.com";
@@ -47,7 +47,7 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<()> {
         owned.keep();
         say("The cluster stays up until `cargo xtask cluster down`:");
         println!("export KUBECONFIG={}", demo.site.kubeconfig().display());
-        println!("curl -H 'Host: {HOST}' http://127.0.0.1:{PORT}/");
+        println!("curl -H 'Host: {HOST}' http://127.0.0.1:{}/", port());
     }
     Ok(())
 }
@@ -87,7 +87,7 @@ impl Demo {
 
     fn cold_start(&self) -> Result<()> {
         say("Call it. There is no pod: the request is held until there is one.");
-        let url = format!("http://127.0.0.1:{PORT}/");
+        let url = format!("http://127.0.0.1:{}/", port());
         let host = format!("Host: {HOST}");
         let summary = "%{http_code} after %{time_total} s\n";
         let arguments = ["--silent", "--show-error", "--max-time", "60", "-w", summary, "-H", &host, &url];
@@ -105,7 +105,7 @@ impl Demo {
     fn growth(&self, load: &str) -> Result<()> {
         say("Put load on it: 500 requests a second that take 300 ms each, for 15 s.");
         let watch = self.watch()?;
-        let url = format!("http://127.0.0.1:{PORT}");
+        let url = format!("http://127.0.0.1:{}", port());
         let words = format!("--url {url} --host {HOST} --path /sleep?ms=300 --rps 500 --seconds 15");
         let loaded = show_as("pilotlight-load", Command::new(load).args(words.split(' ')));
         drop(watch);

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::cluster::names;
+
 /// The root of the checkout that this xtask was built from.
 pub(crate) fn workspace() -> &'static Path {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -25,7 +27,8 @@ pub(crate) fn cache() -> Result<PathBuf> {
 
 /// Where a running cluster keeps its files; gone when the cluster is down.
 pub(crate) fn state() -> PathBuf {
-    set("PILOTLIGHT_STATE_DIR").unwrap_or_else(|| PathBuf::from("/var/lib/pilotlight-cluster"))
+    let usual = || PathBuf::from(format!("/var/lib/pilotlight-cluster{}", names::suffix()));
+    set("PILOTLIGHT_STATE_DIR").unwrap_or_else(usual)
 }
 
 /// Where the images of this checkout are written.

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::cluster::{self, Cluster, Owned};
+use crate::cluster::{Cluster, Owned};
 use crate::{images, paths, run, tools};
 
 /// Installing waits for pods to be ready; on a busy machine that takes a while.
@@ -38,8 +38,7 @@ impl Site {
     /// The user's cluster, or a new one of `nodes` nodes. A new one ends with what is returned first.
     pub(crate) fn prepare(args: &SiteArgs, nodes: u8) -> Result<(Option<Owned>, Self)> {
         let Some(kubeconfig) = &args.kubeconfig else {
-            let owned = Owned::arm();
-            let cluster = cluster::up(nodes)?;
+            let (owned, cluster) = Owned::up(nodes)?;
             return Ok((Some(owned), Self::of(cluster)?));
         };
         let site = Self {

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ColdStart, FunctionConfig, FunctionState, HoldError, Inner, Phase, Pod, PodRef, Waiter};
 use crate::{
     autoscaler::{Decision, Seen},
+    index::ObservedDeployment,
     proxy::Pool,
     slots::Grant,
 };
@@ -130,14 +131,26 @@ impl FunctionState {
         probe
     }
 
-    /// What a watch says of the Deployments, or what we have just ordered: replicas by revision.
-    pub fn set_replicas(self: &Arc<Self>, revision: &str, replicas: Option<u32>) {
+    /// What a watch says of a revision's Deployment.
+    pub fn apply_deployment(self: &Arc<Self>, seen: &ObservedDeployment, now: Instant) {
         {
             let mut inner = self.lock();
-            match replicas {
-                Some(replicas) => inner.replicas.insert(revision.to_owned(), replicas),
-                None => inner.replicas.remove(revision),
-            };
+            inner.replicas.insert(seen.revision.clone(), seen.replicas);
+            let before = inner.refused.remove(&seen.revision);
+            if let Some(trouble) = seen.trouble.clone() {
+                let since = before.map_or(now, |(_, since)| since);
+                inner.refused.insert(seen.revision.clone(), (trouble, since));
+            }
+        }
+        self.poke();
+    }
+
+    /// A revision's Deployment is no more.
+    pub fn delete_deployment(self: &Arc<Self>, revision: &str) {
+        {
+            let mut inner = self.lock();
+            inner.replicas.remove(revision);
+            inner.refused.remove(revision);
         }
         self.poke();
     }
@@ -241,7 +254,8 @@ impl FunctionState {
     /// Why there is no slot, as far as it is known.
     pub(super) fn why_no_slot(&self) -> Option<String> {
         let inner = self.lock();
-        let trouble = inner.pods.values().find_map(|entry| entry.observed.trouble.as_ref());
+        let of_pods = inner.pods.values().filter_map(|entry| entry.observed.trouble.as_ref());
+        let trouble = of_pods.chain(inner.refused.values().map(|(trouble, _)| trouble)).next();
         let trouble = trouble.map(|trouble| format!("{}: {}", trouble.reason, trouble.message));
         trouble.or_else(|| inner.scale_error.as_ref().map(|error| format!("cannot scale: {error}")))
     }
@@ -319,11 +333,15 @@ fn retiring_pods(inner: &mut Inner, revision: &str, count: usize) -> Vec<PodRef>
 }
 
 fn lasting_trouble(inner: &Inner, now: Instant) -> Option<PodTrouble> {
-    let lasting = |entry: &&PodEntry| {
-        !entry.observed.ending
-            && entry.in_trouble_since.is_some_and(|since| now.saturating_duration_since(since) >= PATIENCE)
-    };
-    inner.pods.values().find(lasting).and_then(|entry| entry.observed.trouble.clone())
+    let lasting = |since: Instant| now.saturating_duration_since(since) >= PATIENCE;
+    let of_pods = inner
+        .pods
+        .values()
+        .filter(|entry| !entry.observed.ending && entry.in_trouble_since.is_some_and(lasting))
+        .filter_map(|entry| entry.observed.trouble.as_ref());
+    let of_revisions =
+        inner.refused.values().filter(|(_, since)| lasting(*since)).map(|(trouble, _)| trouble);
+    of_pods.chain(of_revisions).next().cloned()
 }
 
 fn note_phases(inner: &mut Inner, observed: &ObservedPod, now: Instant) {

@@ -14,7 +14,7 @@ use kube::{
     },
 };
 use pilotlight_crds::{
-    Function, FunctionKey, ObservedPod,
+    Function, FunctionKey, ObservedPod, deployment_trouble,
     key::function_of,
     names::{self, REVISION_LABEL},
 };
@@ -121,6 +121,7 @@ fn read_deployment(deployment: &Deployment) -> Option<ObservedDeployment> {
         revision: labels?.get(REVISION_LABEL)?.clone(),
         // The API server's own default is 1.
         replicas: u32::try_from(deployment.spec.as_ref()?.replicas.unwrap_or(1)).ok()?,
+        trouble: deployment_trouble(deployment),
     })
 }
 

@@ -2,7 +2,24 @@
 
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Registry};
+
+use crate::metrics::{MetricDoc, doc, opts};
+
+pub(crate) const OPERATIONS: MetricDoc = doc(
+    "pilotlight_state_operations_total",
+    "counter",
+    &["operation", "outcome"],
+    "Operations on sessions in Redis, by outcome",
+);
+pub(crate) const SECONDS: MetricDoc = doc(
+    "pilotlight_state_operation_seconds",
+    "histogram",
+    &["operation"],
+    "Time that operations in Redis took",
+);
+pub(crate) const REDIS_UP: MetricDoc =
+    doc("pilotlight_state_redis_up", "gauge", &[], "1 while Redis answers, 0 while it is away");
 
 /// Bounds of the histogram, in seconds: an operation takes a fraction of a millisecond, and at most 0.1 s.
 const BUCKETS: [f64; 8] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1];
@@ -19,23 +36,17 @@ pub struct StoreMetrics {
 impl StoreMetrics {
     /// Creates the metrics and registers them.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let operations = IntCounterVec::new(
-            Opts::new("pilotlight_state_operations_total", "Operations on sessions in Redis, by outcome"),
-            &["operation", "outcome"],
-        )?;
-        let seconds = HistogramVec::new(
-            HistogramOpts::new("pilotlight_state_operation_seconds", "Time that operations in Redis took")
-                .buckets(BUCKETS.to_vec()),
-            &["operation"],
-        )?;
-        let up = IntGauge::new("pilotlight_state_redis_up", "1 while Redis answers, 0 while it is away")?;
+        let operations = IntCounterVec::new(opts(OPERATIONS), OPERATIONS.labels)?;
+        let seconds = HistogramOpts::from(opts(SECONDS)).buckets(BUCKETS.to_vec());
+        let seconds = HistogramVec::new(seconds, SECONDS.labels)?;
+        let up = IntGauge::with_opts(opts(REDIS_UP))?;
         registry.register(Box::new(operations.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
         registry.register(Box::new(up.clone()))?;
         Ok(Self { operations, seconds, up })
     }
 
-    pub(super) fn observe(&self, operation: &str, outcome: &str, took: Duration) {
+    pub(crate) fn observe(&self, operation: &str, outcome: &str, took: Duration) {
         self.operations.with_label_values(&[operation, outcome]).inc();
         self.seconds.with_label_values(&[operation]).observe(took.as_secs_f64());
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
-use pilotlight_crds::{PodTrouble, names};
+use pilotlight_crds::{PodTrouble, deployment_trouble, names};
 
 use crate::function::observe::PodView;
 
@@ -37,21 +37,13 @@ impl Revision {
         let status = deployment.status.clone().unwrap_or_default();
         // Kubernetes counts an absent number of replicas as 1.
         let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-        let failure = status.conditions.iter().flatten().find_map(|condition| {
-            (condition.type_ == "ReplicaFailure" && condition.status == "True" && wanted > 0).then(|| {
-                PodTrouble {
-                    reason: condition.reason.clone().unwrap_or_else(|| "FailedCreate".to_owned()),
-                    message: condition.message.clone().unwrap_or_default(),
-                }
-            })
-        });
         Some(Self {
             name: deployment.metadata.labels.as_ref()?.get(names::REVISION_LABEL)?.clone(),
             wanted,
             running: status.replicas.unwrap_or(0),
             ready: status.ready_replicas.unwrap_or(0),
             current: status.observed_generation >= deployment.metadata.generation,
-            failure,
+            failure: deployment_trouble(deployment),
         })
     }
 }

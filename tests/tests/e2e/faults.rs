@@ -150,6 +150,8 @@ async fn fill_cart_again(cart: &Caller, cookie: &str) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_stalls_loses_nothing_that_was_acknowledged() -> Result<()> {
     const STALL: Duration = Duration::from_secs(3);
+    // Many in each phase, and few enough that they are no load.
+    const WRITE_EVERY: Duration = Duration::from_millis(10);
     disruptive(async |scope| {
         let caller = scope.deploy("cart", cart_spec()).await?;
         let stateless = scope.deploy("hello", hello(json!({ "scaling": { "warm": 1 } }))).await?;
@@ -161,8 +163,9 @@ async fn a_redis_that_stalls_loses_nothing_that_was_acknowledged() -> Result<()>
         let (began, mut refused, mut slowest, mut acknowledged) = (Instant::now(), 0, Duration::ZERO, 0);
         // One write after the other: what is read later must be the last one acknowledged, or a later
         // one that was refused without anybody knowing whether Redis took it.
-        let mut number = 0;
+        let (mut number, mut ticks) = (0, tokio::time::interval(WRITE_EVERY));
         while began.elapsed() < STALL + Duration::from_secs(2) {
+            ticks.tick().await;
             number += 1;
             let reply = api.session(Method::PUT, id, &json!({ "number": number }).to_string()).await?;
             slowest = slowest.max(reply.timing.end - reply.timing.connected);

@@ -23,7 +23,7 @@ async fn start_redis(scope: &Scope) -> Result<()> {
                     "containers": [{
                         "name": "redis",
                         "image": image("redis"),
-                        "args": ["--save", "", "--dir", "/tmp"],
+                        "args": ["--save", "", "--dir", "/tmp", "--protected-mode", "no"],
                         "securityContext": {
                             "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] },
                         },

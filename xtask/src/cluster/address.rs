@@ -6,9 +6,13 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 
+use super::names;
+
 /// Where the API server listens: in node 1's network, and by a relay in the machine's own, so that
 /// one kubeconfig is right in both.
-pub(crate) const API_PORT: u16 = 16443;
+pub(crate) fn api_port() -> u16 {
+    names::port(16443)
+}
 
 /// Service addresses. The API server takes the first one for itself.
 pub(crate) const SERVICE_CIDR: &str = "198.19.0.0/16";

@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::address::{API_PORT, API_SERVICE, Node};
+use super::address::{API_SERVICE, Node, api_port};
 use super::layout::{Layout, inside};
 use crate::run;
 
@@ -138,8 +138,8 @@ fn service_account_key(folder: &Path) -> Result<()> {
 }
 
 fn write_kubeconfigs(layout: &Layout, nodes: &[Node]) -> Result<()> {
-    let local = format!("https://127.0.0.1:{API_PORT}");
-    let remote = format!("https://{}:{API_PORT}", Node::FIRST.address());
+    let server = |host: &str| format!("https://{host}:{}", api_port());
+    let (local, remote) = (server("127.0.0.1"), server(&Node::FIRST.address()));
     for user in ["kube-controller-manager", "kube-scheduler"] {
         write(&layout.certs().join(format!("{user}.kubeconfig")), &kubeconfig(&local, user))?;
     }

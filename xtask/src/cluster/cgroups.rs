@@ -12,10 +12,13 @@ use std::{fs, io};
 use anyhow::{Context, Result, bail};
 
 use super::address::Node;
+use super::names;
 use crate::run;
 
 /// The subtree of the whole cluster.
-const ROOT: &str = "pilotlight-cluster";
+fn root(mount: &Path) -> PathBuf {
+    mount.join(format!("pilotlight-cluster{}", names::suffix()))
+}
 
 /// Beside the nodes: processes of the cluster that belong to none of them.
 const OUTSIDE: &str = "outside";
@@ -99,7 +102,7 @@ impl Cgroups {
     /// down to its other children.
     pub(crate) fn settle(&self, node: Node) -> Result<()> {
         let Self::V2(mount) = self else { return Ok(()) };
-        let group = mount.join(ROOT).join(node.to_string());
+        let group = root(mount).join(node.to_string());
         let leaf = group.join(LEAF);
         make(&leaf)?;
         for pid in pids(&group) {
@@ -155,8 +158,8 @@ impl Cgroups {
 
     fn trees(&self) -> Vec<PathBuf> {
         match self {
-            Self::V1(hierarchies) => hierarchies.iter().map(|one| one.mount.join(ROOT)).collect(),
-            Self::V2(mount) => vec![mount.join(ROOT)],
+            Self::V1(hierarchies) => hierarchies.iter().map(|one| root(&one.mount)).collect(),
+            Self::V2(mount) => vec![root(mount)],
         }
     }
 

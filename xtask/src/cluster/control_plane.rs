@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::address::{API_PORT, Node, SERVICE_CIDR};
+use super::address::{Node, SERVICE_CIDR, api_port};
 use super::daemon::Daemons;
 use super::layout::inside;
 use super::machine::{Machine, in_network};
@@ -37,7 +37,7 @@ fn api_is_ready(machine: &Machine) -> bool {
     let certificate = machine.layout().certs().join("ca.crt");
     let mut curl = in_network(machine.cgroups(), machine.node(), "curl");
     curl.args(["--silent", "--fail", "--max-time", "2", "--cacert"]).arg(certificate);
-    curl.arg(format!("https://127.0.0.1:{API_PORT}/readyz"));
+    curl.arg(format!("https://127.0.0.1:{}/readyz", api_port()));
     run::output(&mut curl).is_ok_and(|answer| answer == "ok")
 }
 
@@ -61,7 +61,7 @@ fn api_arguments() -> Vec<String> {
     let cert = |name: &str| inside(format!("certs/{name}"));
     vec![
         format!("--etcd-servers={ETCD}"),
-        format!("--secure-port={API_PORT}"),
+        format!("--secure-port={}", api_port()),
         // Without a default route there is nothing to guess it from.
         format!("--advertise-address={}", Node::FIRST.address()),
         format!("--service-cluster-ip-range={SERVICE_CIDR}"),

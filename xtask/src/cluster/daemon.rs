@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::logs;
-use super::machine::{Machine, detached};
+use super::machine::Machine;
 use crate::run;
 
 /// One component that runs in a node.
@@ -35,8 +35,7 @@ impl Daemons {
         arguments: &[String],
     ) -> Result<()> {
         let log = machine.layout().log(machine.node(), name);
-        let mut command = machine.command(program);
-        let child = detached(command.args(arguments), &log).with_context(|| format!("starting {name}"))?;
+        let child = machine.start(program, arguments, &log).with_context(|| format!("starting {name}"))?;
         self.0.push(Daemon { name, child, log });
         Ok(())
     }

@@ -10,10 +10,11 @@ use anyhow::{Context, Result, bail};
 
 use super::cgroups::Cgroups;
 use super::layout::Layout;
+use super::lock::Lock;
 use super::network;
 
 /// Ends and removes everything, and fails if anything is left.
-pub(crate) fn down() -> Result<()> {
+pub(crate) fn down(_: &Lock) -> Result<()> {
     let layout = Layout::new();
     let cgroups = Cgroups::detect()?;
     // With the last process of a node go its mounts, all of which were made in its own namespace.

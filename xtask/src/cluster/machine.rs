@@ -76,7 +76,16 @@ impl Machine {
 
     /// A program that runs inside the node, with the node's view of files, processes and network.
     pub(crate) fn command(&self, program: &str) -> Command {
-        let mut command = entering(&self.cgroups.entrances(self.node));
+        self.enter_namespaces(entering(&self.cgroups.entrances(self.node)), program)
+    }
+
+    /// Starts a program in the node that outlives xtask.
+    pub(crate) fn start(&self, program: &str, arguments: &[String], log: &Path) -> Result<Child> {
+        let groups = self.cgroups.entrances(self.node);
+        start_detached(self.enter_namespaces(detached(&groups), program).args(arguments), log)
+    }
+
+    fn enter_namespaces(&self, mut command: Command, program: &str) -> Command {
         // The control groups come first: they decide what the new process sees as their root.
         command.args(["nsenter", "--target", &self.init.to_string()]);
         command.args(["--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup", "--", program]);
@@ -102,9 +111,9 @@ pub(crate) fn entering(groups: &[PathBuf]) -> Command {
 fn first_process(layout: &Layout, cgroups: &Cgroups, node: Node, programs: &Path) -> Result<Child> {
     let script = layout.root().join("init.sh");
     fs::write(&script, INIT).with_context(|| format!("writing {}", script.display()))?;
-    let mut command = entering(&cgroups.first_entrances(node));
+    let mut command = detached(&cgroups.first_entrances(node));
     command
-        .args(["setsid", "nsenter", &format!("--net={}", network::path(node)), "unshare"])
+        .args(["nsenter", &format!("--net={}", network::path(node)), "unshare"])
         // Entering the groups first makes the new cgroup namespace begin at the node's subtree.
         .args(["--mount", "--propagation=private", "--pid", "--fork", "--kill-child"])
         .args(["--ipc", "--uts", "--cgroup", "bash"])
@@ -112,11 +121,19 @@ fn first_process(layout: &Layout, cgroups: &Cgroups, node: Node, programs: &Path
         .arg(node.to_string())
         .args([layout.root(), programs])
         .arg(cgroups.mounts_inside());
-    detached(&mut command, &layout.log(node, "init"))
+    start_detached(&mut command, &layout.log(node, "init"))
 }
 
-/// Starts a program that outlives xtask and writes to a log.
-pub(crate) fn detached(command: &mut Command, log: &Path) -> Result<Child> {
+/// Like [`entering`], in a session of its own: whoever ends xtask's session or process group, such as
+/// a terminal or a job control, means xtask and not the cluster.
+pub(crate) fn detached(groups: &[PathBuf]) -> Command {
+    let mut command = entering(groups);
+    command.arg("setsid");
+    command
+}
+
+/// Starts a program that writes to a log from now on.
+pub(crate) fn start_detached(command: &mut Command, log: &Path) -> Result<Child> {
     let file = File::create(log).with_context(|| format!("creating {}", log.display()))?;
     command
         .stdin(Stdio::null())

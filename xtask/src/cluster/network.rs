@@ -8,11 +8,10 @@ use std::{fs, path::Path};
 use anyhow::Result;
 
 use super::address::{Node, SERVICE_CIDR};
+use super::names;
 use crate::run;
 
-const SWITCH: &str = "pilotlight-switch";
 const BRIDGE: &str = "bridge";
-const PREFIX: &str = "pilotlight-";
 const NAMESPACES: &str = "/run/netns";
 
 /// The file that stands for a node's network namespace.
@@ -22,17 +21,18 @@ pub(crate) fn path(node: Node) -> String {
 
 /// Makes the bridge that nodes are plugged into.
 pub(crate) fn add_switch() -> Result<()> {
-    ip(&format!("netns add {SWITCH}"))?;
-    ip(&format!("-n {SWITCH} link add {BRIDGE} type bridge"))?;
-    ip(&format!("-n {SWITCH} link set {BRIDGE} up"))
+    let switch = switch();
+    ip(&format!("netns add {switch}"))?;
+    ip(&format!("-n {switch} link add {BRIDGE} type bridge"))?;
+    ip(&format!("-n {switch} link set {BRIDGE} up"))
 }
 
 /// Makes a node's network and plugs it in.
 pub(crate) fn add_node(node: Node) -> Result<()> {
-    let inside = namespace(node);
+    let (inside, switch) = (namespace(node), switch());
     ip(&format!("netns add {inside}"))?;
-    ip(&format!("-n {inside} link add eth0 type veth peer name {node} netns {SWITCH}"))?;
-    ip(&format!("-n {SWITCH} link set {node} master {BRIDGE} up"))?;
+    ip(&format!("-n {inside} link add eth0 type veth peer name {node} netns {switch}"))?;
+    ip(&format!("-n {switch} link set {node} master {BRIDGE} up"))?;
     ip(&format!("-n {inside} addr add {}/24 dev eth0", node.address()))?;
     ip(&format!("-n {inside} link set eth0 up"))?;
     ip(&format!("-n {inside} link set lo up"))?;
@@ -47,14 +47,14 @@ pub(crate) fn add_node(node: Node) -> Result<()> {
 
 /// Unplugs a node, or plugs it in again.
 pub(crate) fn set_link(node: Node, up: bool) -> Result<()> {
-    ip(&format!("-n {SWITCH} link set {node} {}", if up { "up" } else { "down" }))
+    ip(&format!("-n {} link set {node} {}", switch(), if up { "up" } else { "down" }))
 }
 
 /// The cluster's network namespaces that exist.
 pub(crate) fn namespaces() -> Vec<String> {
     let entries = fs::read_dir(NAMESPACES).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.filter(|name| name.starts_with(PREFIX)).collect()
+    names.filter(|name| name.starts_with(&prefix())).collect()
 }
 
 /// Removes all of it.
@@ -76,8 +76,17 @@ fn remove_empty_folder() {
     }
 }
 
+/// What the names of this cluster's namespaces begin with, and no other cluster's.
+fn prefix() -> String {
+    format!("pilotlight{}-", names::suffix())
+}
+
+fn switch() -> String {
+    format!("{}switch", prefix())
+}
+
 fn namespace(node: Node) -> String {
-    format!("{PREFIX}{node}")
+    format!("{}{node}", prefix())
 }
 
 fn ip(arguments: &str) -> Result<()> {

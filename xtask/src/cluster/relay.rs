@@ -13,7 +13,7 @@ use std::{fs, process, thread};
 
 use anyhow::{Context, Result, bail};
 
-use super::address::{API_PORT, Node};
+use super::address::{Node, api_port};
 use super::cgroups::Cgroups;
 use super::layout::Layout;
 use super::{logs, machine, network};
@@ -23,7 +23,7 @@ const STARTS: Duration = Duration::from_secs(10);
 
 /// Makes the API server reachable at the port that it has in its own network.
 pub(crate) fn start_api(layout: &Layout, cgroups: &Cgroups) -> Result<()> {
-    start(layout, cgroups, API_PORT, &format!("127.0.0.1:{API_PORT}"))
+    start(layout, cgroups, api_port(), &format!("127.0.0.1:{}", api_port()))
 }
 
 /// Makes `address`, as node 1 sees it, reachable at 127.0.0.1:`port`. Ends with the cluster.
@@ -38,8 +38,8 @@ pub(crate) fn start(layout: &Layout, cgroups: &Cgroups, port: u16, address: &str
         let log = layout.root().join(format!("relay-{port}-{end}.log"));
         let at = if end == "inside" { address.to_owned() } else { format!("127.0.0.1:{port}") };
         words.extend([xtask.clone(), "relay".into(), end.into(), socket.display().to_string(), at]);
-        let mut command = machine::entering(&cgroups.outside_entrances());
-        let mut child = machine::detached(command.arg("setsid").args(words), &log)?;
+        let mut command = machine::detached(&cgroups.outside_entrances());
+        let mut child = machine::start_detached(command.args(words), &log)?;
         let ready = || match end {
             "inside" => socket.exists(),
             _ => TcpStream::connect(("127.0.0.1", port)).is_ok(),

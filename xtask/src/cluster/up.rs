@@ -11,7 +11,7 @@ use super::cgroups::Cgroups;
 use super::daemon::Daemons;
 use super::layout::Layout;
 use super::machine::Machine;
-use super::{Cluster, certs, control_plane, down, load, network, node, relay};
+use super::{Cluster, Lock, certs, control_plane, down, load, network, node, relay};
 use crate::tools::{self, preflight};
 use crate::{images, run};
 
@@ -23,9 +23,9 @@ const DNS: &str = include_str!("dns.yaml");
 
 /// Removes what an earlier cluster left and makes a new one. One that could not be completed is left
 /// as it is, for a look at its logs: `down`, or the next `up`, removes it.
-pub(crate) fn up(count: u8) -> Result<Cluster> {
+pub(crate) fn up(count: u8, lock: &Lock) -> Result<Cluster> {
     preflight::check()?;
-    down()?;
+    down(lock)?;
     preflight::api_port()?;
     let programs = tools::kubernetes()?;
     let archives = images::for_cluster()?;

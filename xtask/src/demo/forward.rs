@@ -8,11 +8,14 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::Ended;
+use crate::cluster::names;
 use crate::run;
 use crate::site::Site;
 
 /// Where the activator answers.
-pub(super) const PORT: u16 = 18080;
+pub(super) fn port() -> u16 {
+    names::port(18080)
+}
 
 const STARTS: Duration = Duration::from_secs(20);
 
@@ -27,7 +30,7 @@ impl Forward {
     pub(super) fn start(site: &Site) -> Result<Self> {
         match site.cluster() {
             Some(cluster) => {
-                cluster.forward(PORT, &format!("{}:80", activator(site)?))?;
+                cluster.forward(port(), &format!("{}:80", activator(site)?))?;
                 Ok(Self { _process: None })
             }
             None => Ok(Self { _process: Some(port_forward(site)?) }),
@@ -51,13 +54,19 @@ fn activator(site: &Site) -> Result<String> {
 
 fn port_forward(site: &Site) -> Result<Ended> {
     let mut kubectl = site.command("kubectl");
-    kubectl.args(["-n", "pilotlight", "port-forward", "service/pilotlight-activator", &format!("{PORT}:80")]);
+    kubectl.args([
+        "-n",
+        "pilotlight",
+        "port-forward",
+        "service/pilotlight-activator",
+        &format!("{}:80", port()),
+    ]);
     let mut child = Ended(kubectl.stdout(Stdio::null()).spawn()?);
     run::wait_until("the port is forwarded", STARTS, || {
         if let Some(status) = child.0.try_wait()? {
             bail!("kubectl port-forward ended: {status}");
         }
-        Ok(TcpStream::connect(("127.0.0.1", PORT)).is_ok())
+        Ok(TcpStream::connect(("127.0.0.1", port())).is_ok())
     })?;
     Ok(child)
 }

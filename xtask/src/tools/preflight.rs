@@ -76,7 +76,7 @@ fn go_version(text: &str) -> Option<(u32, u32)> {
 /// Fails when something else listens where the API server is to be reached. Asked after an earlier
 /// cluster is gone, since that does.
 pub(crate) fn api_port() -> Result<()> {
-    let port = address::API_PORT;
+    let port = address::api_port();
     TcpListener::bind(("127.0.0.1", port))
         .with_context(|| format!("the API server needs port {port} of 127.0.0.1"))
         .map(drop)

@@ -116,12 +116,8 @@ fn pod(function: &Validated, state_url: &str) -> PodSpec {
         host_aliases,
         share_process_namespace,
     } = function.template.spec.clone();
-    let mut containers: Vec<Container> = containers.into_iter().map(secure).collect();
-    if let Some(first) = containers.first_mut() {
-        serve(first, function, state_url);
-    }
     PodSpec {
-        containers,
+        containers: serving(containers, function, state_url),
         init_containers: non_empty(init_containers.into_iter().map(secure).collect()),
         volumes: non_empty(volumes),
         service_account_name,
@@ -143,6 +139,15 @@ fn pod(function: &Validated, state_url: &str) -> PodSpec {
         share_process_namespace,
         ..Default::default()
     }
+}
+
+/// The containers, the first of which serves.
+fn serving(containers: Vec<Container>, function: &Validated, state_url: &str) -> Vec<Container> {
+    let mut containers: Vec<_> = containers.into_iter().map(secure).collect();
+    if let Some(first) = containers.first_mut() {
+        serve(first, function, state_url);
+    }
+    containers
 }
 
 /// Makes a container the one that serves: port, environment, and a pause before SIGTERM.
