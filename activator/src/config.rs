@@ -23,6 +23,9 @@ pub struct Args {
     /// Functions answer at <name>.<namespace>.<domain>.
     #[arg(long, env = "PILOTLIGHT_DOMAIN", default_value = "pilotlight.local")]
     domain: String,
+    /// How callers reach the activator: https if something in front of it ends TLS.
+    #[arg(long, env = "PILOTLIGHT_URL_SCHEME", value_enum, default_value = "http")]
+    url_scheme: UrlScheme,
     /// DNS domain of the cluster.
     #[arg(long, env = "PILOTLIGHT_CLUSTER_DOMAIN", default_value = "cluster.local")]
     cluster_domain: String,
@@ -52,6 +55,25 @@ pub struct Args {
     log: String,
 }
 
+/// How callers reach the activator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum UrlScheme {
+    /// Plain HTTP.
+    Http,
+    /// Something in front of the activator ends TLS.
+    Https,
+}
+
+impl UrlScheme {
+    /// The scheme as a header shows it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -74,6 +96,8 @@ pub struct Config {
     pub admin_addr: SocketAddr,
     /// Domains of Functions.
     pub domains: Domains,
+    /// How callers reach the activator.
+    pub scheme: UrlScheme,
     /// Redis, if there is one.
     pub redis_url: Option<String>,
     /// Keys, if there are any.
@@ -101,6 +125,7 @@ impl TryFrom<Args> for Config {
             state_addr,
             admin_addr,
             domain,
+            url_scheme,
             cluster_domain,
             redis_url,
             keys,
@@ -120,6 +145,7 @@ impl TryFrom<Args> for Config {
             state_addr,
             admin_addr,
             domains: Domains { outside: domain, cluster: cluster_domain },
+            scheme: url_scheme,
             redis_url: (!redis_url.is_empty()).then_some(redis_url),
             keys,
             drain_delay: drain_delay.get(),

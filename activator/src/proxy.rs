@@ -30,10 +30,11 @@ pub use self::{
     body::ResponseBody,
     pool::Pool,
     repeat::RetryBudget,
-    server::{Limits, serve},
+    server::{Limits, serve, serve_with},
     sessions::Sessions,
 };
 use crate::{
+    config::UrlScheme,
     function::{Acquired, FunctionState, Process, Wish},
     index::SharedRoutes,
     metrics::{Metrics, Source},
@@ -56,6 +57,8 @@ pub struct Proxy {
     pub metrics: Metrics,
     /// Sessions.
     pub sessions: Sessions,
+    /// How callers reach us.
+    pub scheme: UrlScheme,
 }
 
 /// A request whose function is known.
@@ -121,7 +124,7 @@ impl Proxy {
         let session = self.sessions.begin(&config, request.headers()).await;
         let upgrade = headers::upgrade(request.headers());
         let on_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
-        let mut request = to_pod(request, routed, config.protocol)?;
+        let mut request = to_pod(request, routed, (config.protocol, self.scheme))?;
         if let Some(protocol) = upgrade {
             request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             request.headers_mut().insert(header::UPGRADE, protocol);
@@ -134,7 +137,7 @@ impl Proxy {
             headers::to_client(response.headers_mut());
         }
         acquired.annotate(&mut response);
-        self.sessions.end(session, &acquired.pod_uid, response.headers_mut());
+        self.sessions.end(session, &acquired.pod_uid, self.scheme, response.headers_mut());
         Ok(response)
     }
 }
@@ -203,11 +206,12 @@ async fn send(
 fn to_pod(
     request: Request<Incoming>,
     routed: &Routed,
-    protocol: Protocol,
+    (protocol, scheme): (Protocol, UrlScheme),
 ) -> Result<Request<RequestBody>, ProxyError> {
     let (mut parts, body) = request.into_parts();
     let path = forwarded_path(&parts.uri, routed.strip)?;
-    headers::to_pod(&mut parts.headers, routed.peer, routed.host.clone(), protocol);
+    let origin = headers::Origin { peer: routed.peer, host: routed.host.clone(), scheme };
+    headers::to_pod(&mut parts.headers, origin, protocol);
     match protocol {
         Protocol::Http1 => {
             (parts.version, parts.uri) = (Version::HTTP_11, Uri::from(path));

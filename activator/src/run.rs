@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use hyper_util::service::TowerToHyperService;
 use kube::Client;
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -16,7 +17,7 @@ use crate::{
     function::Process,
     index::{Index, watch},
     metrics::Metrics,
-    proxy::{Limits, Proxy, Sessions, serve},
+    proxy::{Limits, Proxy, Sessions, serve, serve_with},
     session::{self, DEFAULT_BUDGET, StateApi, Store, StoreMetrics},
     status,
 };
@@ -45,7 +46,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let stop = CancellationToken::new();
     let told = tokio::spawn(drain::until_told(Arc::clone(&process), config.drain_delay, stop.clone()));
-    let proxy = Arc::new(Proxy { routes: index.routes(), process, metrics, sessions });
+    let proxy = Arc::new(Proxy { routes: index.routes(), process, metrics, sessions, scheme: config.scheme });
     tracing::info!(addr = %config.addr, "serving");
     let connections = serve(listener, proxy, Limits { connections: config.max_connections }, stop).await;
     told.await??;
@@ -81,6 +82,11 @@ async fn serve_state(config: &Config, sessions: &Sessions, index: &Arc<Index>) -
         config.session.as_ref().map(|session| session.cookie.ttl.get())
     };
     let app = session::router(StateApi::new(sessions.store.clone(), keys, Arc::new(ttl)));
-    tokio::spawn(async move { axum::serve(listener, app).await });
+    let limits = Limits { connections: config.max_connections };
+    // It goes on to the end: requests in flight may need their sessions while the process drains.
+    let to_the_end = CancellationToken::new();
+    tokio::spawn(async move {
+        serve_with(listener, limits, to_the_end, |_| TowerToHyperService::new(app.clone())).await
+    });
     Ok(())
 }

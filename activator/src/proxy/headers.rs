@@ -6,12 +6,13 @@
 
 use std::net::IpAddr;
 
-use pilotlight_crds::Protocol;
-
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{self, Entry},
 };
+use pilotlight_crds::Protocol;
+
+use crate::config::UrlScheme;
 
 /// Prefix of every header that carries our meaning.
 const OURS: &str = "pilotlight-";
@@ -36,8 +37,20 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     header::UPGRADE,
 ];
 
-/// Makes a client's headers fit for a pod. `host` is where the request was sent to.
-pub(super) fn to_pod(headers: &mut HeaderMap, peer: IpAddr, host: Option<HeaderValue>, protocol: Protocol) {
+/// Where a request comes from.
+#[derive(Debug)]
+pub(super) struct Origin {
+    /// Who sent it.
+    pub(super) peer: IpAddr,
+    /// The host that it was sent to.
+    pub(super) host: Option<HeaderValue>,
+    /// How it was sent.
+    pub(super) scheme: UrlScheme,
+}
+
+/// Makes a client's headers fit for a pod.
+pub(super) fn to_pod(headers: &mut HeaderMap, origin: Origin, protocol: Protocol) {
+    let Origin { peer, host, scheme } = origin;
     // The only value of TE that may be passed on: whoever gets it says the same to the next hop.
     let trailers =
         headers.get_all(header::TE).iter().any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
@@ -56,7 +69,7 @@ pub(super) fn to_pod(headers: &mut HeaderMap, peer: IpAddr, host: Option<HeaderV
     if let Ok(peer) = HeaderValue::from_str(&peer.to_canonical().to_string()) {
         headers.insert(FORWARDED_FOR, peer);
     }
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
     match host {
         Some(host) => headers.insert(FORWARDED_HOST, host),
         None => headers.remove(FORWARDED_HOST),
@@ -116,16 +129,16 @@ mod tests {
             ("forwarded", "for=1.1.1.1"),
             ("accept", "*/*"),
         ]);
-        to_pod(
-            &mut sent,
-            "::ffff:10.0.0.9".parse().unwrap(),
-            Some(HeaderValue::from_static("a.com")),
-            Protocol::Http1,
-        );
+        let origin = Origin {
+            peer: "::ffff:10.0.0.9".parse().unwrap(),
+            host: Some(HeaderValue::from_static("a.com")),
+            scheme: UrlScheme::Https,
+        };
+        to_pod(&mut sent, origin, Protocol::Http1);
         let expected = headers(&[
             ("accept", "*/*"),
             ("x-forwarded-for", "10.0.0.9"),
-            ("x-forwarded-proto", "http"),
+            ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "a.com"),
         ]);
         assert_eq!(sent, expected);

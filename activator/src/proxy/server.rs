@@ -3,17 +3,19 @@
 //! hyper sets no clock by itself and no bound on connections; everything that a client could use up is
 //! limited here.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, error::Error, net::SocketAddr, sync::Arc, time::Duration};
 
-use http::Request;
-use hyper::{body::Incoming, service::service_fn};
+use http::{Request, Response};
+use http_body::Body;
+use hyper::{
+    body::Incoming,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{
-        conn::auto::Builder,
-        graceful::{GracefulShutdown, Watcher},
-    },
+    server::{conn::auto::Builder, graceful::GracefulShutdown},
 };
+use prometheus::IntGauge;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -45,13 +47,36 @@ pub struct Limits {
     pub connections: usize,
 }
 
-/// Serves until `stop`; returns what is needed to wait for the connections to end.
+/// Serves the proxy until `stop`; returns what is needed to wait for the connections to end.
 pub async fn serve(
     listener: TcpListener,
     proxy: Arc<Proxy>,
     limits: Limits,
     stop: CancellationToken,
 ) -> GracefulShutdown {
+    serve_with(listener, limits, stop, move |peer: SocketAddr| {
+        let proxy = Arc::clone(&proxy);
+        let open = Open::count(proxy.metrics.connections.clone());
+        service_fn(move |request: Request<Incoming>| {
+            let (proxy, _open) = (Arc::clone(&proxy), &open);
+            async move { Ok::<_, Infallible>(proxy.answer(request, peer.ip()).await) }
+        })
+    })
+    .await
+}
+
+/// Serves whatever `service_for` makes for a peer, within the same bounds.
+pub async fn serve_with<S, B>(
+    listener: TcpListener,
+    limits: Limits,
+    stop: CancellationToken,
+    service_for: impl Fn(SocketAddr) -> S,
+) -> GracefulShutdown
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Error: Into<Box<dyn Error + Send + Sync>>, Data: Send> + Send + 'static,
+{
     let graceful = GracefulShutdown::new();
     let room = Arc::new(Semaphore::new(limits.connections));
     let builder = builder();
@@ -61,12 +86,32 @@ pub async fn serve(
             accepted = accept(&listener, &room) => accepted,
         };
         let Some((stream, peer, permit)) = accepted else { continue };
-        let connection =
-            serve_connection(stream, peer, Arc::clone(&proxy), builder.clone(), graceful.watcher());
+        // Small answers must not wait for a full packet; a socket that refuses is about to fail anyway.
+        let _ = stream.set_nodelay(true);
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service_for(peer));
+        let connection = graceful.watch(connection.into_owned());
         tokio::spawn(async move {
-            connection.await;
+            if let Err(error) = connection.await {
+                tracing::debug!(%peer, error, "a connection ended early");
+            }
             drop(permit);
         });
+    }
+}
+
+/// One open connection, for as long as it lives.
+struct Open(IntGauge);
+
+impl Open {
+    fn count(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -84,28 +129,6 @@ async fn accept(
             None
         }
     }
-}
-
-async fn serve_connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    proxy: Arc<Proxy>,
-    builder: Builder<TokioExecutor>,
-    watcher: Watcher,
-) {
-    // Small answers must not wait for a full packet; a socket that refuses is about to fail anyway.
-    let _ = stream.set_nodelay(true);
-    let connections = proxy.metrics.connections.clone();
-    connections.inc();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let proxy = Arc::clone(&proxy);
-        async move { Ok::<_, Infallible>(proxy.answer(request, peer.ip()).await) }
-    });
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    if let Err(error) = watcher.watch(connection.into_owned()).await {
-        tracing::debug!(%peer, error, "a connection ended early");
-    }
-    connections.dec();
 }
 
 fn builder() -> Builder<TokioExecutor> {

@@ -9,6 +9,7 @@ use pilotlight_crds::{Affinity, Keys, SessionCookie};
 
 use super::headers::SESSION_ID;
 use crate::{
+    config::UrlScheme,
     function::FunctionConfig,
     session::{SessionRef, Store, cookie},
 };
@@ -54,9 +55,9 @@ impl Sessions {
     }
 
     /// Gives the client its cookie, and remembers which pod has served the session.
-    pub(super) fn end(&self, turn: Turn, pod: &str, headers: &mut HeaderMap) {
+    pub(super) fn end(&self, turn: Turn, pod: &str, scheme: UrlScheme, headers: &mut HeaderMap) {
         let Some(Named { session, cookie: settings, affinity, .. }) = turn.0 else { return };
-        if let Some(cookie) = cookie::set_cookie(&settings, &session.id, false) {
+        if let Some(cookie) = cookie::set_cookie(&settings, &session.id, scheme == UrlScheme::Https) {
             headers.append(header::SET_COOKIE, cookie);
         }
         let Some(store) = self.store.clone() else { return };

@@ -16,6 +16,7 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use pilotlight_activator::{
+    config::UrlScheme,
     function::{FunctionState, Pokes, Process, Report},
     index::{Domains, Index, ToProbe},
     metrics::Metrics,
@@ -59,7 +60,13 @@ impl Bed {
         });
         index.apply_function(&function);
         let sessions = Sessions { keys: None, store: None };
-        let proxy = Proxy { routes: index.routes(), process: Arc::clone(&process), metrics, sessions };
+        let proxy = Proxy {
+            routes: index.routes(),
+            process: Arc::clone(&process),
+            metrics,
+            sessions,
+            scheme: UrlScheme::Http,
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
