@@ -81,8 +81,9 @@ impl Proxy {
                 respond(&error, None).map(Into::into)
             }
         };
-        if self.process.leaving() && version <= Version::HTTP_11 {
-            // The client opens its next connection to somebody who stays.
+        // After a request that breaks the rules nobody can be sure where the next one begins.
+        let ambiguous = response.status() == http::StatusCode::BAD_REQUEST && response.body().is_ours();
+        if (ambiguous || self.process.leaving()) && version <= Version::HTTP_11 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response

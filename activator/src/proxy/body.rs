@@ -29,9 +29,15 @@ pub(super) struct Progress {
     /// Milliseconds after `began` of the last piece.
     last: AtomicU64,
     ended: AtomicBool,
+    broken: AtomicBool,
 }
 
 impl Progress {
+    /// Whether the client's body broke off or was malformed: then whatever follows is the client's doing.
+    pub(super) fn broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
     fn note(&self) {
         self.last.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
@@ -64,7 +70,8 @@ impl RequestBody {
 
     fn of(body: Option<Incoming>) -> Self {
         let ended = AtomicBool::new(body.is_none());
-        let progress = Progress { began: Instant::now(), last: AtomicU64::new(0), ended };
+        let broken = AtomicBool::new(false);
+        let progress = Progress { began: Instant::now(), last: AtomicU64::new(0), ended, broken };
         Self { body, progress: Arc::new(progress) }
     }
 
@@ -90,6 +97,9 @@ impl Body for RequestBody {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let frame = ready!(Pin::new(body).poll_frame(cx));
         self.progress.note();
+        if matches!(frame, Some(Err(_))) {
+            self.progress.broken.store(true, Ordering::Relaxed);
+        }
         if frame.is_none() || self.is_end_stream() {
             self.progress.ended.store(true, Ordering::Relaxed);
         }
@@ -148,6 +158,11 @@ impl ResponseBody {
     /// Nothing.
     pub(super) fn empty() -> Self {
         Full::default().into()
+    }
+
+    /// Whether the activator made this response itself.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self.0, Kind::Own(_))
     }
 
     /// A pod's body, with the slot that it occupies and the connection that it comes on.

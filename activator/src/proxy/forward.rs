@@ -95,6 +95,9 @@ async fn send(
     };
     match outcome {
         Ok(response) => Ok((response, connection)),
+        Err(_) if progress.broken() => {
+            Err(Failure::Final(ProxyError::BadRequest("the body is malformed, or broke off")))
+        }
         Err(error) => Err(failure(error)),
     }
 }

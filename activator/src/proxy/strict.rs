@@ -4,6 +4,9 @@ use std::borrow::Cow;
 
 use http::{HeaderValue, Method, Request, Version, header};
 
+/// Longer methods are nobody's, and would fill logs. The longest registered one has 17 characters.
+const LONGEST_METHOD: usize = 32;
+
 /// Checks a request; the host that it was sent to, if it names one.
 ///
 /// # Errors
@@ -12,7 +15,20 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<Option<HeaderValue>, &'st
     if request.method() == Method::CONNECT {
         return Err("CONNECT is for proxies that open tunnels, which this one does not");
     }
+    if request.method().as_str().len() > LONGEST_METHOD {
+        return Err("the method is longer than any method is");
+    }
+    if request.uri().path() == "*" && request.method() != Method::OPTIONS {
+        return Err("only OPTIONS has the target *");
+    }
     let headers = request.headers();
+    if headers
+        .get_all(header::TRANSFER_ENCODING)
+        .iter()
+        .any(|te| !te.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        return Err("the only transfer coding that a request may have is chunked");
+    }
     if headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH) {
         // RFC 9112, section 6.3: such a request ought to be handled as an error.
         return Err("a request has Transfer-Encoding or Content-Length, not both");
@@ -39,14 +55,21 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<Option<HeaderValue>, &'st
     }
 }
 
-/// `uri-host [ ":" port ]` of RFC 3986, without user information.
+/// `uri-host [ ":" port ]` of RFC 3986, of which we take only what a name in DNS or an address has: no user
+/// information, no percent encoding, no sub-delimiters such as the comma of two hosts in one.
 fn well_formed(host: &[u8]) -> bool {
     let (name, port) = split_port(host);
     let name_is_fine = match name {
         [b'[', inner @ .., b']'] => inner.iter().all(|c| c.is_ascii_hexdigit() || matches!(c, b':' | b'.')),
-        name => name.iter().all(|c| c.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(c)),
+        name => name.iter().all(|c| c.is_ascii_alphanumeric() || b"-._~".contains(c)),
     };
-    name_is_fine && port.iter().all(u8::is_ascii_digit)
+    let port_is_fine = match port {
+        [] => true,
+        port => {
+            std::str::from_utf8(port).is_ok_and(|port| port.parse::<u16>().is_ok() && !port.starts_with('+'))
+        }
+    };
+    !name.is_empty() && name_is_fine && port_is_fine
 }
 
 fn split_port(host: &[u8]) -> (&[u8], &[u8]) {
@@ -91,7 +114,18 @@ mod tests {
         check_host(&[("host", "x")], "http://b.com/", Ok("b.com"));
         check_host(&[], "/", Err(()));
         check_host(&[("host", "a.com"), ("host", "a.com")], "/", Err(()));
-        for bad in ["a.com/x", "user@a.com", "a.com:80x", "a b", "[::1", "a.com:80:80"] {
+        for bad in [
+            "a.com/x",
+            "user@a.com",
+            "a.com:80x",
+            "a b",
+            "[::1",
+            "a.com:80:80",
+            "a.com:99999",
+            "a%2ecom",
+            "a.com, b.com",
+            "",
+        ] {
             check_host(&[("host", bad)], "/", Err(()));
         }
     }

@@ -2,6 +2,7 @@
 //! servers of this process.
 
 mod bed;
+mod conformance;
 mod holding;
 mod streaming;
 mod strictness;
