@@ -1,6 +1,5 @@
 //! Running other programs: every failure names the command, every wait has an end.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt;
@@ -99,11 +98,22 @@ pub(crate) fn retry(what: &str, limit: Duration, mut ready: impl FnMut() -> Resu
 
 /// The command as a user would type it.
 pub(crate) fn line(command: &Command) -> String {
-    let mut line = quoted(&command.get_program().to_string_lossy());
-    for argument in command.get_args() {
-        let _ = write!(line, " {}", quoted(&argument.to_string_lossy()));
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(|word| quoted(&word.to_string_lossy())).collect();
+    without_entering(&words).join(" ")
+}
+
+/// Leaves out how a command gets into a node or its network (see `cluster/machine.rs`): long, and
+/// never what is wrong with it.
+fn without_entering(words: &[String]) -> &[String] {
+    let after = |words: &'_ [String]| words.iter().position(|word| word == "--").map_or(0, |at| at + 1);
+    if words.get(3).is_none_or(|word| word != "enter") {
+        return words;
     }
-    line
+    let words = &words[after(words)..];
+    let detached = usize::from(words.first().is_some_and(|word| word == "setsid"));
+    let words = &words[detached..];
+    if words.first().is_some_and(|word| word == "nsenter") { &words[after(words)..] } else { words }
 }
 
 fn quoted(word: &str) -> String {
@@ -161,6 +171,18 @@ mod tests {
         let mut command = Command::new("kubectl");
         command.args(["get", "pods", "-o", "jsonpath={.items}", "it's", ""]);
         assert_eq!(line(&command), r"kubectl get pods -o 'jsonpath={.items}' 'it'\''s' ''");
+    }
+
+    #[test]
+    fn how_a_command_enters_a_node_is_not_shown() {
+        let shown = |text: &str| {
+            let words: Vec<_> = text.split(' ').map(str::to_owned).collect();
+            without_entering(&words).join(" ")
+        };
+        assert_eq!(shown("sh -c '...' enter /a /b -- nsenter --net=/n -- ls -- x"), "ls -- x");
+        assert_eq!(shown("sh -c '...' enter /a -- setsid nsenter -t 1 -- ls"), "ls");
+        assert_eq!(shown("sh -c '...' enter /a -- setsid xtask relay"), "xtask relay");
+        assert_eq!(shown("git ls-files -- x"), "git ls-files -- x");
     }
 
     #[test]

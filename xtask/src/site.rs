@@ -118,9 +118,12 @@ impl Site {
             output.unwrap_or_else(|error| format!("{error:#}\n"))
         };
         format!(
-            "{}{}",
+            "{}{}{}",
             look("get pods -A -o wide --request-timeout=10s"),
-            look("-n pilotlight get events --sort-by=.lastTimestamp --request-timeout=10s")
+            look("-n pilotlight get events --sort-by=.lastTimestamp --request-timeout=10s"),
+            look(
+                "-n pilotlight logs -l app.kubernetes.io/instance=pilotlight --prefix --tail=15 --request-timeout=10s"
+            )
         )
     }
 

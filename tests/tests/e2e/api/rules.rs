@@ -176,6 +176,7 @@ async fn what_keeps_the_rules_is_accepted_and_defaults_are_filled_in() -> Result
         let expected = json!({
             "image": "x",
             "port": 8080,
+            "protocol": "http1",
             "concurrency": 100,
             "scaling": { "warm": 0, "max": 50, "idleAfter": "1m" },
             "hold": { "timeout": "30s", "requests": 1000, "bytes": "64Mi" },
