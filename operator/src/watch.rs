@@ -44,12 +44,12 @@ impl Stores {
         pods: Store<Pod>,
     ) -> Self {
         let (sender, listed) = sync::watch::channel(false);
-        let (f, d, s, p) = (functions.clone(), deployments.clone(), services.clone(), pods.clone());
-        // A store wakes only the last of those who wait for it, so one task waits for all of us.
+        let (d, s, p) = (deployments.clone(), services.clone(), pods.clone());
+        // A store wakes only the last of those who wait for it, so one task waits for all of us. Not for
+        // the Functions: the controller itself does that, before it reconciles anything.
         tokio::spawn(async move {
-            let (f, d, s, p) =
-                (f.wait_until_ready(), d.wait_until_ready(), s.wait_until_ready(), p.wait_until_ready());
-            if tokio::try_join!(f, d, s, p).is_ok() {
+            let (d, s, p) = (d.wait_until_ready(), s.wait_until_ready(), p.wait_until_ready());
+            if tokio::try_join!(d, s, p).is_ok() {
                 sender.send_replace(true);
             }
         });

@@ -217,20 +217,30 @@ impl Scope {
     /// # Errors
     /// When the API server does not answer.
     pub async fn pods(&self, name: &str) -> Result<Vec<Pod>> {
-        let params = ListParams::default().labels(&names::pods_selector(name));
-        let pods = self.api::<Pod>().list(&params).await?;
-        Ok(pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect())
+        let pods = self.all_pods(name).await?;
+        Ok(pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect())
     }
 
-    /// Waits until a Function has just so many ready pods.
+    async fn all_pods(&self, name: &str) -> Result<Vec<Pod>> {
+        let params = ListParams::default().labels(&names::pods_selector(name));
+        Ok(self.api::<Pod>().list(&params).await?.items)
+    }
+
+    /// Waits until a Function has just so many ready pods, and none besides: one that ends may still
+    /// answer a request that was under way to it.
     ///
     /// # Errors
     /// When that does not come within `limit`.
     pub async fn await_pods(&self, name: &str, count: usize, limit: Duration) -> Result<Vec<Pod>> {
         await_condition(limit, &format!("{name} has {count} ready pods"), async || {
-            let pods = self.pods(name).await?;
-            let ready = pods.iter().filter(|pod| objects::is_ready(pod)).count();
-            ensure!(pods.len() == count && ready == count, "{ready} of {} pods are ready", pods.len());
+            let pods = self.all_pods(name).await?;
+            let stays = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none() && objects::is_ready(pod);
+            let ready = pods.iter().filter(stays).count();
+            ensure!(
+                pods.len() == count && ready == count,
+                "{ready} of {} pods are ready and stay",
+                pods.len()
+            );
             Ok(pods)
         })
         .await

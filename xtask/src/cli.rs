@@ -1,6 +1,6 @@
 //! The command line: verbs and their arguments, and which function each one is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -12,6 +12,12 @@ use crate::cluster::{self, Cluster, Lock, relay};
 use crate::demo::DemoArgs;
 use crate::verify::TestArgs;
 use crate::{bench, codegen, demo, images, run, tidy, verify};
+
+/// What the environment decides.
+const CLUSTER_HELP: &str = "\
+PILOTLIGHT_CLUSTER    gives the cluster a name; clusters of different names live side by side
+PILOTLIGHT_STATE_DIR  its files, instead of /var/lib/pilotlight-cluster
+PILOTLIGHT_CACHE      what is built once for all clusters, instead of ~/.cache/pilotlight";
 
 /// What to do with archives, where there is no cluster of ours.
 const IMAGES_HINT: &str = "\
@@ -31,7 +37,7 @@ pub(crate) struct Xtask {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// A Kubernetes cluster on this machine
-    #[command(subcommand)]
+    #[command(subcommand, after_help = CLUSTER_HELP)]
     Cluster(ClusterVerb),
     /// Build images into dist/images
     Images {
@@ -54,7 +60,7 @@ enum Verb {
     Tidy,
     /// One end of a relay between networks: started by the cluster, not by people
     #[command(hide = true)]
-    Relay { end: String, socket: PathBuf, address: String },
+    Relay { end: relay::End, socket: PathBuf, address: String },
 }
 
 #[derive(Debug, Subcommand)]
@@ -135,42 +141,34 @@ impl Xtask {
             Verb::Codegen { check: true } => codegen::check(),
             Verb::Codegen { check: false } => codegen::write(),
             Verb::Tidy => tidy::check(),
-            Verb::Relay { end, socket, address } => match end.as_str() {
-                "inside" => relay::inside(&socket, &address),
-                "outside" => relay::outside(&socket, &address),
-                _ => bail!("a relay has no end called {end}"),
-            },
+            Verb::Relay { end, socket, address } => relay::serve(end, &socket, &address),
         }
     }
 }
 
 impl ClusterVerb {
     fn run(self) -> Result<()> {
+        let open = Cluster::open;
         match self {
             Self::Up { nodes } => {
                 let cluster = cluster::up(nodes, &Lock::take()?)?;
                 println!("export KUBECONFIG={}", cluster.kubeconfig().display());
-                return Ok(());
-            }
-            Self::Down => return cluster::down(&Lock::take()?),
-            _ => {}
-        }
-        let cluster = Cluster::open()?;
-        match self {
-            Self::Up { .. } | Self::Down => Ok(()),
-            Self::Status => cluster.print_status(),
-            Self::Load { archives } => cluster.load(&archives),
-            Self::Exec { node, command } => command.replace(|program| cluster.exec(node, program)),
-            Self::Net { command } => command.replace(|program| Ok(cluster.command(program))),
-            Self::Kubectl { arguments } => Err(run::become_command(cluster.kubectl().args(arguments))),
-            Self::Kubeconfig => {
-                println!("{}", cluster.kubeconfig().display());
                 Ok(())
             }
-            Self::Logs { component, node, follow } => show(&cluster.log(node, &component)?, follow),
-            Self::Partition { node } => cluster.set_link(node, false),
-            Self::Heal { node } => cluster.set_link(node, true),
-            Self::Forward { port, address } => cluster.forward(port, &address),
+            Self::Down => cluster::down(&Lock::take()?),
+            Self::Status => open()?.print_status(),
+            Self::Load { archives } => open()?.load(&archives),
+            Self::Exec { node, command } => command.replace(|program| open()?.exec(node, program)),
+            Self::Net { command } => command.replace(|program| Ok(open()?.command(program))),
+            Self::Kubectl { arguments } => Err(run::become_command(open()?.kubectl().args(arguments))),
+            Self::Kubeconfig => {
+                println!("{}", open()?.kubeconfig().display());
+                Ok(())
+            }
+            Self::Logs { component, node, follow } => show(&open()?.log(node, &component)?, follow),
+            Self::Partition { node } => open()?.set_link(node, false),
+            Self::Heal { node } => open()?.set_link(node, true),
+            Self::Forward { port, address } => open()?.forward(port, &address),
         }
     }
 }
@@ -182,7 +180,7 @@ impl Words {
     }
 }
 
-fn show(log: &std::path::Path, follow: bool) -> Result<()> {
+fn show(log: &Path, follow: bool) -> Result<()> {
     let mut tail = Command::new("tail");
     tail.args(["-n", "200"]).args(follow.then_some("-F")).arg(log);
     Err(run::become_command(&mut tail))

@@ -7,7 +7,7 @@ mod timeline;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::Value;
 
@@ -59,7 +59,7 @@ struct Demo {
 impl Demo {
     fn install(&self) -> Result<()> {
         say("Install Pilotlight: an operator, an activator, a Redis.");
-        self.show("helm", &self.site.helm_arguments()).with_context(|| self.site.pods())?;
+        self.site.or_explain(self.show("helm", &self.site.helm_arguments()))?;
         say("Give it a function, and see that nothing runs for it.");
         self.apply()?;
         self.kubectl("wait fn/hello --for=condition=Ready --timeout=60s")?;
@@ -89,7 +89,8 @@ impl Demo {
         say("Call it. There is no pod: the request is held until there is one.");
         let url = format!("http://127.0.0.1:{}/", port());
         let host = format!("Host: {HOST}");
-        let summary = "%{http_code} after %{time_total} s\n";
+        // curl reads the line break itself: shown as typed, it stays on one line.
+        let summary = "%{http_code} after %{time_total} s\\n";
         let arguments = ["--silent", "--show-error", "--max-time", "60", "-w", summary, "-H", &host, &url];
         show_local("curl", &arguments.map(str::to_owned))?;
         say("Where the time went:");

@@ -19,16 +19,11 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// Runs a program that shows its own output, for as long as it takes. An interrupt ends it.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = status(command)?;
+    let status = await_end(&mut spawn(command)?)?;
     if !status.success() {
         bail!("`{}` failed: {status}", line(command));
     }
     Ok(())
-}
-
-/// Like [`run`], for callers to whom a failure is an answer.
-pub(crate) fn status(command: &mut Command) -> Result<ExitStatus> {
-    await_end(&mut spawn(command)?)
 }
 
 /// Like [`run`], for what the program prints; what it complains of is shown as it comes.

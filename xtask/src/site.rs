@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
 use crate::cluster::{Cluster, Owned};
-use crate::{images, paths, run, tools};
+use crate::{images, interrupt, paths, run, tools};
 
 /// Installing waits for pods to be ready; on a busy machine that takes a while.
 const INSTALL_TIMEOUT: &str = "180s";
@@ -106,13 +106,20 @@ impl Site {
         arguments
     }
 
-    /// Installs this checkout. When that fails, says what the pods were up to.
+    /// Installs this checkout.
     pub(crate) fn install(&self) -> Result<()> {
-        run::run(self.command("helm").args(self.helm_arguments())).with_context(|| self.pods())
+        self.or_explain(run::run(self.command("helm").args(self.helm_arguments())))
     }
 
-    /// A test failed or an installation did: what a person would look at first.
-    pub(crate) fn pods(&self) -> String {
+    /// Passes a result on. Before a failure, shows what a person would look at first.
+    pub(crate) fn or_explain<T>(&self, result: Result<T>) -> Result<T> {
+        if result.is_err() && interrupt::check().is_ok() {
+            eprintln!("{}", self.pods());
+        }
+        result
+    }
+
+    fn pods(&self) -> String {
         let look = |words: &str| {
             let output = run::output(self.command("kubectl").args(words.split(' ')));
             output.unwrap_or_else(|error| format!("{error:#}\n"))

@@ -96,13 +96,7 @@ fn with_cluster(steps: &mut Steps, args: &TestArgs) {
 }
 
 fn run_tests(site: &Site, tests: &Path, filter: Option<&str>) -> Result<()> {
-    let mut command = site.command(&tests.to_string_lossy());
-    let status = run::status(command.args(filter))?;
-    if !status.success() {
-        println!("{}", site.pods());
-        bail!("end-to-end tests: {status}");
-    }
-    Ok(())
+    site.or_explain(run::run(site.command(&tests.to_string_lossy()).args(filter)))
 }
 
 /// Compiles the end-to-end tests and asks cargo where it put them.

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Result, ensure};
-use pilotlight_tests::{objects::hello, objects::slow_start, scoped};
+use pilotlight_tests::{await_condition, objects::hello, objects::slow_start, scoped};
 use serde_json::json;
 
-use crate::support::{burst, expect_ok, expect_problem, last_cold_start, tally};
+use crate::support::{SECONDS, burst, expect_ok, expect_problem, last_cold_start, tally};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_requests_than_may_wait_are_told_so_at_once() -> Result<()> {
@@ -85,7 +85,14 @@ async fn a_client_that_gives_up_leaves_no_trace() -> Result<()> {
         for reply in burst(&impatient, "/", 3).await {
             ensure!(reply.is_err(), "{reply:?}");
         }
-        // The three that gave up take no room any more.
+        let key = format!("{}/slow", scope.namespace);
+        await_condition(SECONDS, "nothing is held for those who went", async || {
+            let functions = scope.cluster.debug_functions().await?;
+            let slow = functions.iter().find(|function| function["function"] == key.as_str());
+            ensure!(slow.is_some_and(|slow| slow["held"] == 0), "{slow:?}");
+            Ok(())
+        })
+        .await?;
         let replies = burst(&caller, "/", 3).await;
         ensure!(tally(&replies) == BTreeMap::from([("200".to_owned(), 3)]), "{:?}", tally(&replies));
         Ok(())

@@ -4,10 +4,12 @@
 //! kubelets apart, makes a node's metrics count only the node, and makes tearing down simple:
 //! whatever is in the subtree is ours.
 
+mod mounts;
+mod tree;
+
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
-use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
 
@@ -51,14 +53,14 @@ pub(crate) struct Hierarchy {
 impl Cgroups {
     /// Fails, with the fix, where neither version has what containers need.
     pub(crate) fn detect() -> Result<Self> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").context("reading the list of mounts")?;
-        let v1 = v1_hierarchies(&mounts);
+        let list = fs::read_to_string("/proc/self/mountinfo").context("reading the list of mounts")?;
+        let v1 = v1_hierarchies(&list);
         let provides =
             |controller: &&str| v1.iter().any(|one| one.options.split(',').any(|name| name == *controller));
         if NEEDED.iter().all(provides) {
             return Ok(Self::V1(v1));
         }
-        let Some(mount) = mount_points(&mounts, "cgroup2").map(|(mount, _)| mount).next() else {
+        let Some(mount) = mounts::of_type(&list, "cgroup2").map(|(mount, _)| mount).next() else {
             bail!("no control groups: mount cgroup2 on /sys/fs/cgroup");
         };
         let offered = fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
@@ -105,7 +107,7 @@ impl Cgroups {
         let group = root(mount).join(node.to_string());
         let leaf = group.join(LEAF);
         make(&leaf)?;
-        for pid in pids(&group) {
+        for pid in tree::pids(&group) {
             fs::write(leaf.join("cgroup.procs"), pid.to_string()).context("moving a node's process")?;
         }
         hand_down(&group)
@@ -128,13 +130,13 @@ impl Cgroups {
     pub(crate) fn remove(&self) -> Result<()> {
         run::retry("the cluster's processes end", EMPTY, || {
             let pids = self.processes();
-            kill(&pids);
+            tree::kill(&pids);
             Ok(pids.is_empty())
         })?;
         run::retry("the cluster's control groups go", EMPTY, || {
             let roots = self.roots();
             // A group stays busy for some milliseconds after its last process: hence the retry.
-            Ok(roots.iter().filter(|root| remove_tree(root).is_err()).count() == 0)
+            Ok(roots.iter().filter(|root| tree::remove(root).is_err()).count() == 0)
         })
     }
 
@@ -145,7 +147,7 @@ impl Cgroups {
 
     /// Every process of the cluster.
     pub(crate) fn processes(&self) -> Vec<u32> {
-        let mut all: Vec<_> = self.roots().iter().flat_map(|root| all_pids(root)).collect();
+        let mut all: Vec<_> = self.roots().iter().flat_map(|root| tree::all_pids(root)).collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -153,7 +155,7 @@ impl Cgroups {
 
     /// The processes of a node that are in no container.
     pub(crate) fn own_processes(&self, node: Node) -> Vec<u32> {
-        self.entrances(node).first().and_then(|file| file.parent()).map(pids).unwrap_or_default()
+        self.entrances(node).first().and_then(|file| file.parent()).map(tree::pids).unwrap_or_default()
     }
 
     fn trees(&self) -> Vec<PathBuf> {
@@ -208,46 +210,8 @@ fn make(group: &Path) -> Result<()> {
     fs::create_dir_all(group).with_context(|| format!("creating {}", group.display()))
 }
 
-fn kill(pids: &[u32]) {
-    if pids.is_empty() {
-        return;
-    }
-    // One that has ended meanwhile makes kill fail, which is what was wanted.
-    let pids = pids.iter().map(u32::to_string);
-    let _ = Command::new("kill").arg("-KILL").args(pids).stderr(Stdio::null()).status();
-}
-
-fn pids(group: &Path) -> Vec<u32> {
-    let list = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-    // A process of another pid namespace reads as 0, and cannot be one of ours.
-    list.lines().filter_map(|line| line.parse().ok()).filter(|&pid| pid != 0).collect()
-}
-
-fn all_pids(group: &Path) -> Vec<u32> {
-    let mut all = pids(group);
-    for child in children(group) {
-        all.extend(all_pids(&child));
-    }
-    all
-}
-
-fn children(group: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(group).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.path())
-        .collect()
-}
-
-fn remove_tree(group: &Path) -> io::Result<()> {
-    for child in children(group) {
-        remove_tree(&child)?;
-    }
-    fs::remove_dir(group)
-}
-
 fn v1_hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
-    mount_points(mountinfo, "cgroup")
+    mounts::of_type(mountinfo, "cgroup")
         .map(|(mount, options)| {
             let kept = options.split(',').filter(|option| !matches!(*option, "rw" | "ro" | "xattr"));
             let mut kept: Vec<_> = kept.filter(|option| !option.starts_with("release_agent")).collect();
@@ -257,16 +221,6 @@ fn v1_hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
             Hierarchy { mount, options: kept.join(",") }
         })
         .collect()
-}
-
-/// Mount point and file system options of each mount of one type.
-fn mount_points<'a>(mountinfo: &'a str, kind: &'a str) -> impl Iterator<Item = (PathBuf, &'a str)> {
-    mountinfo.lines().filter_map(move |line| {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        let mut fields = filesystem.split(' ');
-        (fields.next() == Some(kind)).then_some(())?;
-        Some((PathBuf::from(mount.split(' ').nth(4)?), fields.nth(1)?))
-    })
 }
 
 #[cfg(test)]

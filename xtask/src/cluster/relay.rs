@@ -7,11 +7,13 @@
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, process, thread};
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
 use super::address::{Node, api_port};
 use super::cgroups::Cgroups;
@@ -28,59 +30,97 @@ pub(crate) fn start_api(layout: &Layout, cgroups: &Cgroups) -> Result<()> {
 
 /// Makes `address`, as node 1 sees it, reachable at 127.0.0.1:`port`. Ends with the cluster.
 pub(crate) fn start(layout: &Layout, cgroups: &Cgroups, port: u16, address: &str) -> Result<()> {
-    let socket = layout.root().join(format!("relay-{port}.sock"));
-    let xtask = format!("/proc/{}/exe", process::id());
-    let ends = [
-        ("inside", vec!["nsenter".into(), format!("--net={}", network::path(Node::FIRST)), "--".into()]),
-        ("outside", vec![]),
-    ];
-    for (end, mut words) in ends {
-        let log = layout.root().join(format!("relay-{port}-{end}.log"));
-        let at = if end == "inside" { address.to_owned() } else { format!("127.0.0.1:{port}") };
-        words.extend([xtask.clone(), "relay".into(), end.into(), socket.display().to_string(), at]);
-        let mut command = machine::detached(&cgroups.outside_entrances());
-        let mut child = machine::start_detached(command.args(words), &log)?;
-        let ready = || match end {
-            "inside" => socket.exists(),
-            _ => TcpStream::connect(("127.0.0.1", port)).is_ok(),
-        };
-        run::wait_until("the relay listens", STARTS, || {
-            if let Some(status) = child.try_wait()? {
-                bail!("the relay to {address} ended: {status}\n{}", logs::tail(&log));
-            }
-            Ok(ready())
-        })?;
-    }
-    Ok(())
+    let here = format!("127.0.0.1:{port}");
+    TcpListener::bind(&here).with_context(|| format!("{here} is needed to reach {address}"))?;
+    let relay = Relay { layout, cgroups, name: format!("relay-{port}") };
+    relay.start(End::Inside, address, || relay.socket().exists())?;
+    relay.start(End::Outside, &here, || TcpStream::connect(&here).is_ok())
 }
 
-/// The end in the node's network: from the socket to an address.
-pub(crate) fn inside(socket: &Path, address: &str) -> Result<()> {
+/// Which of the two networks a process of a relay is in.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum End {
+    /// Node 1's: from the socket to an address.
+    Inside,
+    /// The machine's own: from an address to the socket.
+    Outside,
+}
+
+struct Relay<'a> {
+    layout: &'a Layout,
+    cgroups: &'a Cgroups,
+    name: String,
+}
+
+impl Relay<'_> {
+    fn socket(&self) -> PathBuf {
+        self.layout.root().join(format!("{}.sock", self.name))
+    }
+
+    /// Starts one end and waits until it takes connections.
+    fn start(&self, end: End, address: &str, listens: impl Fn() -> bool) -> Result<()> {
+        let mut command = machine::detached(&self.cgroups.outside_entrances());
+        let word = match end {
+            End::Inside => {
+                command.args(["nsenter", &format!("--net={}", network::path(Node::FIRST)), "--"]);
+                "inside"
+            }
+            End::Outside => "outside",
+        };
+        // Not by name: the file may be replaced by the next build at any time.
+        command.arg(format!("/proc/{}/exe", process::id())).args(["relay", word]);
+        command.arg(self.socket()).arg(address);
+        let log = self.layout.root().join(format!("{}-{word}.log", self.name));
+        let mut child = machine::start_detached(&mut command, &log)?;
+        run::wait_until(&format!("the relay listens for {address}"), STARTS, || {
+            if let Some(status) = child.try_wait()? {
+                bail!("the relay of {address} ended: {status}\n{}", logs::tail(&log));
+            }
+            Ok(listens())
+        })
+    }
+}
+
+/// Is one end of a relay, for as long as the cluster lasts.
+pub(crate) fn serve(end: End, socket: &Path, address: &str) -> Result<()> {
+    match end {
+        End::Inside => inside(socket, address),
+        End::Outside => outside(socket, address),
+    }
+}
+
+fn inside(socket: &Path, address: &str) -> Result<()> {
     // Listening under another name first: the socket must not be there before it answers.
     let unfinished = socket.with_extension("new");
     let listener = UnixListener::bind(&unfinished).with_context(|| unfinished.display().to_string())?;
     fs::rename(&unfinished, socket)?;
-    for from in listener.incoming() {
-        let (from, address) = (from?, address.to_owned());
-        thread::spawn(move || {
-            let joined = TcpStream::connect(&address).and_then(|to| both_ways(from, to));
-            report(&address, joined);
-        });
-    }
+    let address = address.to_owned();
+    each(listener.incoming(), move |from| both_ways(from, TcpStream::connect(&address)?));
     Ok(())
 }
 
-/// The end in the machine's network: from an address to the socket.
-pub(crate) fn outside(socket: &Path, address: &str) -> Result<()> {
+fn outside(socket: &Path, address: &str) -> Result<()> {
     let listener = TcpListener::bind(address).with_context(|| address.to_owned())?;
-    for from in listener.incoming() {
-        let (from, socket) = (from?, socket.to_owned());
+    let socket = socket.to_owned();
+    each(listener.incoming(), move |from| both_ways(UnixStream::connect(&socket)?, from));
+    Ok(())
+}
+
+/// Carries every connection, each in a thread of its own. One that breaks, or cannot be taken, is its
+/// two ends' business; the log helps when there is a question.
+fn each<C: Send + 'static>(
+    connections: impl Iterator<Item = io::Result<C>>,
+    carry: impl Fn(C) -> io::Result<()> + Send + Sync + 'static,
+) {
+    let carry = Arc::new(carry);
+    for connection in connections {
+        let carry = Arc::clone(&carry);
         thread::spawn(move || {
-            let joined = UnixStream::connect(&socket).and_then(|to| both_ways(to, from));
-            report(&socket.to_string_lossy(), joined);
+            if let Err(error) = connection.and_then(|connection| carry(connection)) {
+                eprintln!("{error}");
+            }
         });
     }
-    Ok(())
 }
 
 /// Copies until both sides have said all they had to.
@@ -98,13 +138,6 @@ fn both_ways(unix: UnixStream, tcp: TcpStream) -> io::Result<()> {
     let _ = to_unix.shutdown(Shutdown::Write);
     let _ = there.join();
     back.map(drop)
-}
-
-/// A connection that breaks is its two ends' business; the log helps when there is a question.
-fn report(to: &str, joined: io::Result<()>) {
-    if let Err(error) = joined {
-        eprintln!("connection to {to}: {error}");
-    }
 }
 
 #[cfg(test)]

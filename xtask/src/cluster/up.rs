@@ -26,7 +26,6 @@ const DNS: &str = include_str!("dns.yaml");
 pub(crate) fn up(count: u8, lock: &Lock) -> Result<Cluster> {
     preflight::check()?;
     down(lock)?;
-    preflight::api_port()?;
     let programs = tools::kubernetes()?;
     let archives = images::for_cluster()?;
     let layout = Layout::new();

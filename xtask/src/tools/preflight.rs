@@ -1,14 +1,13 @@
 //! Can a cluster run here? One answer, with everything that is missing and how to get it.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::{find, packages};
-use crate::cluster::{Cgroups, address};
+use crate::cluster::Cgroups;
 use crate::run;
 
 /// The Go that Kubernetes' modules ask for.
@@ -71,15 +70,6 @@ fn go_version(text: &str) -> Option<(u32, u32)> {
     let minor = numbers.next()?;
     let digits = minor.find(|c: char| !c.is_ascii_digit()).unwrap_or(minor.len());
     Some((major, minor[..digits].parse().ok()?))
-}
-
-/// Fails when something else listens where the API server is to be reached. Asked after an earlier
-/// cluster is gone, since that does.
-pub(crate) fn api_port() -> Result<()> {
-    let port = address::api_port();
-    TcpListener::bind(("127.0.0.1", port))
-        .with_context(|| format!("the API server needs port {port} of 127.0.0.1"))
-        .map(drop)
 }
 
 fn missing_packages() -> Vec<String> {

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use pilotlight_tests::Scope;
+use pilotlight_tests::{Cluster, Scope};
 
 use crate::report::Report;
 
@@ -35,7 +35,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let empty = memory::of_pilotlight()?;
+    let empty = memory::of_pilotlight(&Cluster::connect().await?).await?;
     let starts = in_namespace(async |scope| starts::measure(scope, arguments.rounds).await).await?;
     let many = in_namespace(async |scope| many::measure(scope, arguments.functions).await).await?;
     let text = Report { starts, many, empty }.markdown();

@@ -52,7 +52,7 @@ pub(crate) async fn measure(scope: &Scope, functions: u32) -> Result<Many> {
     })
     .await?;
     println!("all routable after {routable:?}");
-    let memory = memory::of_pilotlight()?;
+    let memory = memory::of_pilotlight(&scope.cluster).await?;
     let sampled = names.iter().step_by(names.len() / SAMPLES).take(SAMPLES);
     let answered = try_join_all(sampled.map(|name| call(scope, name))).await?;
     Ok(Many { functions, applied, routable, answered, memory })

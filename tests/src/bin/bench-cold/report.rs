@@ -93,9 +93,9 @@ impl Report {
         writeln!(text, "| process | Functions | resident, MiB | proportional, MiB |")?;
         writeln!(text, "| --- | --- | --- | --- |")?;
         for (count, processes) in [(&0, &self.empty), (functions, memory)] {
-            for Memory { program, rss, pss } in processes {
+            for Memory { component, rss, pss } in processes {
                 let [rss, pss] = [rss, pss].map(|kibibytes| *kibibytes as f64 / 1024.0);
-                writeln!(text, "| {program} | {count} | {rss:.1} | {pss:.1} |")?;
+                writeln!(text, "| {component} | {count} | {rss:.1} | {pss:.1} |")?;
             }
         }
         Ok(())
