@@ -26,6 +26,8 @@ pub mod reason {
     pub const INVALID_SPEC: &str = "InvalidSpec";
     /// `Routable=False`: the API server refused a child, such as for a quota or an admission policy.
     pub const CHILD_REFUSED: &str = "ChildRefused";
+    /// `Routable=False`: no activator has taken the Function up yet; it does so within a second, if one runs.
+    pub const WAITING_FOR_ACTIVATOR: &str = "WaitingForActivator";
     /// `Healthy=True`: pods run, or none is asked for.
     pub const HEALTHY: &str = "Healthy";
     /// `Healthy=True`: a new revision is being started; the old one serves.

@@ -2,7 +2,13 @@
 //!
 //! An object that does not parse is logged, counted and skipped; it never stops a watch.
 
-use std::{collections::HashMap, fmt::Debug, future::ready, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt::Debug,
+    future::ready,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use futures_util::{Stream, StreamExt, stream};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod, core::v1::Service};
@@ -10,7 +16,7 @@ use kube::{
     Api, Client, Resource, ResourceExt,
     core::DeserializeGuard,
     runtime::{
-        WatchStreamExt, predicates,
+        WatchStreamExt,
         reflector::{ObjectRef, Store, store, store::Writer},
         watcher::{self, Event},
     },
@@ -79,12 +85,12 @@ pub(crate) struct Watches {
 pub(crate) fn all(client: &Client, metrics: &Arc<Metrics>) -> (Arc<Stores>, Watches) {
     let ours = || watcher::Config::default().labels(&names::all_pods_selector());
     let (functions, writer) = store();
-    // Only a new generation counts: the activator writes to the status all the time.
+    // The activator writes to the status all the time: only a new generation counts, and its first write.
     let new_specs =
         watch(client, watcher::Config::default(), writer, metrics, drop_managed_fields::<Function>)
             .map(Ok)
             .applied_objects()
-            .predicate_filter(predicates::generation, kube::runtime::PredicateConfig::default());
+            .predicate_filter(what_counts, kube::runtime::PredicateConfig::default());
     let (deployments, writer) = store();
     let deployment_events = watch(client, ours(), writer, metrics, drop_managed_fields::<Deployment>);
     let (services, writer) = store();
@@ -101,6 +107,14 @@ pub(crate) fn all(client: &Client, metrics: &Arc<Metrics>) -> (Arc<Stores>, Watc
     let affected = affected.map(|key| ObjectRef::new(&key.name).within(&key.namespace));
     let watches = Watches { functions: new_specs.boxed(), affected: affected.boxed() };
     (Arc::new(Stores::new(functions, deployments, services, pods)), watches)
+}
+
+/// What of a Function wakes a reconciliation when it changes, as a hash.
+fn what_counts(function: &Function) -> Option<u64> {
+    let taken_up = function.status.as_ref().is_some_and(|status| status.replicas.is_some());
+    let mut hasher = DefaultHasher::new();
+    (function.metadata.generation?, taken_up).hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 /// A watch that fills a store, backs off on errors, and skips what it cannot read.

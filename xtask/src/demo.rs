@@ -104,10 +104,10 @@ impl Demo {
     }
 
     fn growth(&self, load: &str) -> Result<()> {
-        say("Put load on it: 500 requests a second that take 300 ms each, for 15 s.");
+        say("Put load on it: 300 requests a second that take 300 ms each, for 15 s.");
         let watch = self.watch()?;
         let url = format!("http://127.0.0.1:{}", port());
-        let words = format!("--url {url} --host {HOST} --path /sleep?ms=300 --rps 500 --seconds 15");
+        let words = format!("--url {url} --host {HOST} --path /sleep?ms=300 --rps 300 --seconds 15");
         let loaded = show_as("pilotlight-load", Command::new(load).args(words.split(' ')));
         drop(watch);
         loaded?;

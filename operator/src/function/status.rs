@@ -9,6 +9,7 @@
 //! | good | trouble X | an older one, without trouble or with a ready pod | True/Ready | True/Routable | False/X |
 //! | good | trouble X | an older one, with trouble Y and no ready pod | False/X | True/Routable | False/X |
 //! | a child refused | any | any | False/ChildRefused | False/ChildRefused | as above |
+//! | good, no activator yet | any | any | False/WaitingForActivator | False/WaitingForActivator | as above |
 //! | invalid | any | any | False/InvalidSpec | False/InvalidSpec | as above |
 //!
 //! So `Ready` asks whether calls are answered as the spec says, `Healthy` whether anything is wrong with the
@@ -89,7 +90,12 @@ pub(crate) fn compute(seen: &Observed, revisions: &[Revision], outcome: Outcome,
                 status.latest_revision = Some(revision);
             }
             let messages: Vec<_> = refusals.into_iter().map(|refusal| refusal.0).collect();
-            (!messages.is_empty()).then(|| (reason::CHILD_REFUSED, messages.join("; ")))
+            // The activator writes its part of the status once it has the Function in its route table.
+            let waiting = seen.status.replicas.is_none().then(|| {
+                let message = "no activator has taken the Function up yet: see whether one runs";
+                (reason::WAITING_FOR_ACTIVATOR, message.to_owned())
+            });
+            (!messages.is_empty()).then(|| (reason::CHILD_REFUSED, messages.join("; "))).or(waiting)
         }
     };
     let health = Health::of(&status, seen, revisions);
@@ -221,7 +227,8 @@ fn own_part(status: &FunctionStatus) -> FunctionStatus {
     FunctionStatus { replicas: None, last_decision: None, last_cold_start: None, ..status.clone() }
 }
 
-/// What is wrong in `now` and was not, or not for this reason, in `before`.
+/// What is wrong in `now` and was not, or not for this reason, in `before`. That a new Function waits for an
+/// activator is no news: each does for a moment.
 fn news<'a>(before: &FunctionStatus, now: &'a FunctionStatus) -> Vec<&'a Condition> {
     let known = |condition: &&Condition| {
         find(before, &condition.type_).is_none_or(|before| {
@@ -230,7 +237,9 @@ fn news<'a>(before: &FunctionStatus, now: &'a FunctionStatus) -> Vec<&'a Conditi
             before.status != condition.status || before.reason != condition.reason || !same_message
         })
     };
-    let causes = now.conditions.iter().filter(|condition| condition.type_ != condition::READY);
+    let causes = now.conditions.iter().filter(|condition| {
+        condition.type_ != condition::READY && condition.reason != reason::WAITING_FOR_ACTIVATOR
+    });
     causes.filter(|condition| condition.status == "False").filter(known).collect()
 }
 

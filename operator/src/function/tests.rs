@@ -128,7 +128,7 @@ async fn a_new_function_gets_all_its_children_and_begins_at_zero() {
     assert_eq!(calls[1].1["spec"]["replicas"], 0, "created at zero");
     assert_eq!(calls[2].1["spec"].get("replicas"), None, "applied without replicas");
     assert_eq!(calls[4].1["status"]["revision"], json!(revision));
-    assert_eq!(condition(&calls, "Ready")["status"], "True");
+    assert_eq!(condition(&calls, "Ready")["reason"], "WaitingForActivator");
 }
 
 #[tokio::test]

@@ -32,13 +32,29 @@ fn applied(refusals: &[&str]) -> Outcome {
 
 /// A Function whose `serving` revision served before the latest, `new`, came.
 fn seen(serving: &str, pods: Vec<PodView>) -> Observed {
-    let status = FunctionStatus { revision: Some(serving.into()), ..Default::default() };
+    let replicas = Some(pilotlight_crds::ReplicaStatus::default());
+    let status = FunctionStatus { revision: Some(serving.into()), replicas, ..Default::default() };
     Observed { generation: Some(2), status, pods, ..Default::default() }
+}
+
+/// What was computed is now what there is, beside the activator's part.
+fn adopt(seen: &mut Observed, status: FunctionStatus) {
+    seen.status = FunctionStatus { replicas: seen.status.replicas.clone(), ..status };
 }
 
 fn shown(verdict: &Verdict) -> Vec<String> {
     let conditions = verdict.status.conditions.iter();
     conditions.map(|c| format!("{}={}/{}", c.type_, c.status, c.reason)).collect()
+}
+
+#[test]
+fn a_function_is_not_routable_before_an_activator_has_it() {
+    let fresh = Observed { generation: Some(1), ..Default::default() };
+    let verdict = compute(&fresh, &[], applied(&[]), at(1));
+    assert_eq!(
+        shown(&verdict),
+        ["Ready=False/WaitingForActivator", "Routable=False/WaitingForActivator", "Healthy=True/Healthy"]
+    );
 }
 
 #[test]
@@ -141,12 +157,12 @@ fn of_several_troubles_the_reported_one_stays() {
 fn nothing_new_changes_nothing_and_a_new_reason_is_no_transition() {
     let mut seen = seen("new", vec![failing("new", "ErrImagePull")]);
     let first = compute(&seen, &[], applied(&[]), at(100)).status;
-    seen.status = first.clone();
+    adopt(&mut seen, first.clone());
     assert_eq!(compute(&seen, &[], applied(&[]), at(200)).status, first);
     seen.pods = vec![failing("new", "ImagePullBackOff")];
     let second = compute(&seen, &[], applied(&[]), at(300)).status;
     assert_eq!(second.conditions[2].last_transition_time, Time(at(100)));
-    seen.status = second;
+    adopt(&mut seen, second);
     seen.pods = vec![];
     let third = compute(&seen, &[], applied(&[]), at(400)).status;
     assert_eq!(third.conditions[2].last_transition_time, Time(at(400)));
@@ -212,16 +228,16 @@ fn an_event_tells_each_reason_once() {
     };
     let (status, reasons) = told(&seen, applied(&[]));
     assert!(reasons.is_empty());
-    seen.status = status;
+    adopt(&mut seen, status);
     seen.pods = vec![failing("new", "ErrImagePull")];
     let (status, reasons) = told(&seen, applied(&[]));
     assert_eq!(reasons, ["ErrImagePull"]);
-    seen.status = status;
+    adopt(&mut seen, status);
     seen.pods[0].trouble = Some(PodTrouble { message: "other words".into(), ..trouble("ErrImagePull") });
     assert!(told(&seen, applied(&[])).1.is_empty(), "the same reason");
     let (status, reasons) = told(&seen, Outcome::Invalid("one rule".into()));
     assert_eq!(reasons, ["InvalidSpec"]);
-    seen.status = status;
+    adopt(&mut seen, status);
     assert!(told(&seen, Outcome::Invalid("one rule".into())).1.is_empty());
     assert_eq!(told(&seen, Outcome::Invalid("another rule".into())).1, ["InvalidSpec"]);
 }
