@@ -23,15 +23,12 @@ pub(crate) struct BenchArgs {
 enum Measurement {
     /// From a request at zero to its answer
     Cold,
-    /// What the activator costs a warm request
-    Proxy,
 }
 
 impl Measurement {
     fn program(self) -> &'static str {
         match self {
             Self::Cold => "bench-cold",
-            Self::Proxy => "bench-proxy",
         }
     }
 }
