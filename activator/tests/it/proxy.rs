@@ -4,6 +4,7 @@
 mod bed;
 mod conformance;
 mod holding;
+mod http2;
 mod streaming;
 mod strictness;
 

@@ -4,7 +4,7 @@
 //! groups and network namespaces, so a cluster whose files are damaged, or whose `up` was killed,
 //! goes as well.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 
@@ -35,7 +35,8 @@ pub(crate) fn leftovers(layout: &Layout, cgroups: &Cgroups) -> Result<Vec<String
     left.extend(network::namespaces().iter().map(|name| format!("network namespace {name}")));
     let mounts = fs::read_to_string("/proc/self/mounts").context("reading the list of mounts")?;
     let root = layout.root().to_string_lossy();
-    left.extend(mounts.lines().filter(|line| line.contains(&*root)).map(|line| format!("mount {line}")));
+    let ours = |line: &&str| line.split(' ').any(|field| Path::new(field).starts_with(layout.root()));
+    left.extend(mounts.lines().filter(ours).map(|line| format!("mount {line}")));
     if layout.exists() {
         left.push(format!("files in {root}"));
     }

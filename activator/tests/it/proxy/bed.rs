@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use pilotlight_activator::{
     config::UrlScheme,
     function::{FunctionState, Pokes, Process, Report},
@@ -181,6 +181,30 @@ impl Pod {
                 connections.spawn(connection.with_upgrades());
             }
         }));
+    }
+
+    /// A pod that speaks HTTP/2 with prior knowledge.
+    pub(super) async fn serving_http2<F, A>(name: &str, answer: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
+        A: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let mut pod = Self::deaf(name).await;
+        let listener = TcpListener::bind(("127.0.0.1", pod.observed.port.unwrap())).await.unwrap();
+        pod.server = Some(tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let answer = answer.clone();
+                let service = service_fn(move |request| {
+                    let answer = answer(request);
+                    async move { Ok::<_, Infallible>(answer.await) }
+                });
+                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                connections.spawn(builder.serve_connection(TokioIo::new(stream), service));
+            }
+        }));
+        pod
     }
 
     /// Nobody listens any longer, and open connections are cut.
