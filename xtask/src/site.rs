@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::cluster::{Cluster, Owned};
@@ -41,6 +41,7 @@ impl Site {
             let (owned, cluster) = Owned::up(nodes)?;
             return Ok((Some(owned), Self::of(cluster)?));
         };
+        ensure!(kubeconfig.is_file(), "--kubeconfig: there is no file {}", kubeconfig.display());
         let site = Self {
             cluster: None,
             kubeconfig: std::path::absolute(kubeconfig)?,
