@@ -235,9 +235,10 @@ impl FunctionState {
 
     /// Answers those who have waited for long enough for pods that cannot start.
     pub fn give_up_on_trouble(&self, now: Instant) {
+        let config = self.config.load();
         let (waiters, trouble) = {
             let mut inner = self.lock();
-            let lasting = lasting_trouble(&inner, now);
+            let lasting = lasting_trouble(&inner, &config, now);
             let waited = inner.window.busy_for(now);
             let Some(trouble) = lasting.filter(|_| inner.slots.open_pods() == 0 && waited >= PATIENCE) else {
                 return;
@@ -253,10 +254,9 @@ impl FunctionState {
 
     /// Why there is no slot, as far as it is known.
     pub(super) fn why_no_slot(&self) -> Option<String> {
-        let inner = self.lock();
-        let of_pods = inner.pods.values().filter_map(|entry| entry.observed.trouble.as_ref());
-        let trouble = of_pods.chain(inner.refused.values().map(|(trouble, _)| trouble)).next();
-        let trouble = trouble.map(|trouble| format!("{}: {}", trouble.reason, trouble.message));
+        let (config, inner) = (self.config.load(), self.lock());
+        let trouble = troubles(&inner, &config).next();
+        let trouble = trouble.map(|(trouble, _)| format!("{}: {}", trouble.reason, trouble.message));
         trouble.or_else(|| inner.scale_error.as_ref().map(|error| format!("cannot scale: {error}")))
     }
 
@@ -332,16 +332,24 @@ fn retiring_pods(inner: &mut Inner, revision: &str, count: usize) -> Vec<PodRef>
     going
 }
 
-fn lasting_trouble(inner: &Inner, now: Instant) -> Option<PodTrouble> {
-    let lasting = |since: Instant| now.saturating_duration_since(since) >= PATIENCE;
+/// What is wrong with the revision that requests wait for, and since when. The trouble of a new revision that
+/// is only being tried is nothing to them.
+fn troubles<'a>(
+    inner: &'a Inner,
+    config: &'a FunctionConfig,
+) -> impl Iterator<Item = (&'a PodTrouble, Instant)> {
+    let serving = config.serving.as_deref().unwrap_or_default();
     let of_pods = inner
         .pods
         .values()
-        .filter(|entry| !entry.observed.ending && entry.in_trouble_since.is_some_and(lasting))
-        .filter_map(|entry| entry.observed.trouble.as_ref());
-    let of_revisions =
-        inner.refused.values().filter(|(_, since)| lasting(*since)).map(|(trouble, _)| trouble);
-    of_pods.chain(of_revisions).next().cloned()
+        .filter(move |entry| entry.live(serving))
+        .filter_map(|entry| Some((entry.observed.trouble.as_ref()?, entry.in_trouble_since?)));
+    of_pods.chain(inner.refused.get(serving).map(|(trouble, since)| (trouble, *since)))
+}
+
+fn lasting_trouble(inner: &Inner, config: &FunctionConfig, now: Instant) -> Option<PodTrouble> {
+    let lasting = |since: Instant| now.saturating_duration_since(since) >= PATIENCE;
+    troubles(inner, config).find(|(_, since)| lasting(*since)).map(|(trouble, _)| trouble.clone())
 }
 
 fn note_phases(inner: &mut Inner, observed: &ObservedPod, now: Instant) {

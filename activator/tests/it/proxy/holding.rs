@@ -1,6 +1,6 @@
 //! Requests that arrive before there is a pod to answer them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use pilotlight_crds::{FunctionSpec, Hold, PodTrouble, Span};
@@ -103,6 +103,37 @@ async fn who_waits_too_long_is_told_why() {
     let problem: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
     assert!(problem["detail"].as_str().unwrap().contains("ErrImagePull: no such image"), "{problem}");
     assert_eq!(bed.report().held, 0);
+}
+
+#[tokio::test]
+async fn trouble_of_a_revision_that_is_only_tried_is_nothing_to_those_who_wait() {
+    let bed = Bed::new(spec(1)).await;
+    let mut tried = Pod::deaf("new").await;
+    tried.observed.revision = "r2".into();
+    tried.observed.trouble = Some(PodTrouble { reason: "ErrImagePull".into(), message: String::new() });
+    bed.see(&tried);
+    let serving = async {
+        bed.until("one is held", |report| report.held == 1).await;
+        bed.function.give_up_on_trouble(Instant::now() + Duration::from_secs(60));
+        bed.see(&Pod::serving("a", after(Duration::ZERO)).await);
+    };
+    let (response, ()) = tokio::join!(bed.get("/"), serving);
+    assert_eq!(response.status(), 200);
+}
+
+#[tokio::test]
+async fn lasting_trouble_of_the_revision_that_serves_is_told_to_those_who_wait() {
+    let bed = Bed::new(spec(1)).await;
+    let mut pod = Pod::deaf("a").await;
+    pod.observed.trouble = Some(PodTrouble { reason: "ErrImagePull".into(), message: String::new() });
+    bed.see(&pod);
+    let give_up = async {
+        bed.until("one is held", |report| report.held == 1).await;
+        bed.function.give_up_on_trouble(Instant::now() + Duration::from_secs(60));
+    };
+    let (response, ()) = tokio::join!(bed.get("/"), give_up);
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["pilotlight-reason"], "cannot-start");
 }
 
 #[tokio::test]
