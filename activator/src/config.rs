@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use clap::Parser;
-use pilotlight_crds::{Bytes, Keys, Span};
+use pilotlight_crds::{Bytes, Keys, Span, UrlScheme};
 
 use crate::index::Domains;
 
@@ -24,7 +24,7 @@ pub struct Args {
     #[arg(long, env = "PILOTLIGHT_DOMAIN", default_value = "pilotlight.local")]
     domain: String,
     /// How callers reach the activator: https if something in front of it ends TLS.
-    #[arg(long, env = "PILOTLIGHT_URL_SCHEME", value_enum, default_value = "http")]
+    #[arg(long, env = "PILOTLIGHT_URL_SCHEME", default_value = "http")]
     url_scheme: UrlScheme,
     /// DNS domain of the cluster.
     #[arg(long, env = "PILOTLIGHT_CLUSTER_DOMAIN", default_value = "cluster.local")]
@@ -53,25 +53,6 @@ pub struct Args {
     /// What to log.
     #[arg(long, env = "PILOTLIGHT_LOG", default_value = "info")]
     log: String,
-}
-
-/// How callers reach the activator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum UrlScheme {
-    /// Plain HTTP.
-    Http,
-    /// Something in front of the activator ends TLS.
-    Https,
-}
-
-impl UrlScheme {
-    /// The scheme as a header shows it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
 }
 
 /// What is wrong with the configuration.

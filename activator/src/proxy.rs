@@ -18,7 +18,7 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use http::{HeaderValue, Request, Response, Uri, Version, header, uri::PathAndQuery};
 use hyper::body::Incoming;
-use pilotlight_crds::Protocol;
+use pilotlight_crds::{Protocol, UrlScheme};
 
 pub(crate) use self::pool::adopt;
 use self::{
@@ -34,7 +34,6 @@ pub use self::{
     sessions::Sessions,
 };
 use crate::{
-    config::UrlScheme,
     function::{Acquired, FunctionState, Process, Wish},
     index::SharedRoutes,
     metrics::{Metrics, Source},

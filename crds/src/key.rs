@@ -1,6 +1,6 @@
 //! The identity of a Function inside one cluster.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt};
 
 /// Namespace and name of a Function. Written `namespace/name`, as kubectl and logs write it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,23 +24,10 @@ impl fmt::Display for FunctionKey {
     }
 }
 
-impl FromStr for FunctionKey {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text.split_once('/') {
-            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-                Ok(Self::new(namespace, name))
-            }
-            _ => Err(()),
-        }
-    }
-}
-
 /// The Function that owns an object in `namespace`, told by its labels.
 pub fn function_of(
     namespace: Option<&str>,
-    labels: Option<&std::collections::BTreeMap<String, String>>,
+    labels: Option<&BTreeMap<String, String>>,
 ) -> Option<FunctionKey> {
     let name = labels?.get(crate::names::FUNCTION_LABEL)?;
     Some(FunctionKey::new(namespace?, name.as_str()))

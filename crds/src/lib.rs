@@ -14,6 +14,7 @@ pub mod names;
 mod pod;
 mod scaling;
 mod schema;
+mod scheme;
 mod session;
 mod status;
 mod template;
@@ -27,6 +28,7 @@ pub use crate::{
     pod::ObservedPod,
     scaling::{Scaling, Target},
     schema::{crd_yaml, function_crd},
+    scheme::{InvalidScheme, UrlScheme},
     session::{Affinity, Session, SessionCookie},
     status::{ColdStart, ColdStartPhases, FunctionStatus, LastDecision, ReplicaStatus, condition, reason},
     template::{PodTemplate, TemplateMetadata, TemplatePod},

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use clap::{Parser, ValueEnum};
-use pilotlight_crds::{InvalidKeys, Keys};
+use clap::Parser;
+use pilotlight_crds::{InvalidKeys, Keys, UrlScheme};
 
 /// Flags of the operator. Each has an environment variable, which is what the chart sets.
 #[derive(Debug, Parser)]
@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long, env = "PILOTLIGHT_DOMAIN", default_value = "pilotlight.local")]
     domain: String,
     /// Scheme of the URLs in the status.
-    #[arg(long, env = "PILOTLIGHT_URL_SCHEME", value_enum, default_value = "http")]
+    #[arg(long, env = "PILOTLIGHT_URL_SCHEME", default_value = "http")]
     url_scheme: UrlScheme,
     /// Domain of the cluster's own DNS names.
     #[arg(long, env = "PILOTLIGHT_CLUSTER_DOMAIN", default_value = "cluster.local")]
@@ -43,15 +43,6 @@ pub struct Args {
     /// What a host is named where `POD_NAME` is not set.
     #[arg(long, env = "HOSTNAME", hide = true)]
     hostname: Option<String>,
-}
-
-/// Scheme of the URLs in the status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum UrlScheme {
-    /// Plain HTTP.
-    Http,
-    /// Something in front of the activator ends TLS.
-    Https,
 }
 
 /// Checked settings.
@@ -147,16 +138,6 @@ fn dns_name(setting: &'static str, value: &str) -> Result<(), InvalidConfig> {
         return Ok(());
     }
     Err(InvalidConfig::DnsName { setting, value: value.to_owned() })
-}
-
-impl UrlScheme {
-    /// The scheme as it stands in a URL.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
 }
 
 #[cfg(test)]

@@ -25,8 +25,6 @@ pub struct Timeouts {
 pub struct FunctionConfig {
     /// Namespace and name.
     pub key: FunctionKey,
-    /// The resource's uid.
-    pub uid: String,
     /// The port that pods serve.
     pub port: u16,
     /// How pods speak.
@@ -58,7 +56,6 @@ impl FunctionConfig {
         let status = function.status.as_ref();
         Some(Self {
             key: function.key()?,
-            uid: function.metadata.uid.clone()?,
             port: *port,
             protocol: *protocol,
             probe_path: probe.as_ref().map(|probe| probe.path.clone()),

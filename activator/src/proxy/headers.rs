@@ -10,9 +10,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{self, Entry},
 };
-use pilotlight_crds::Protocol;
-
-use crate::config::UrlScheme;
+use pilotlight_crds::{Protocol, UrlScheme};
 
 /// Prefix of every header that carries our meaning.
 const OURS: &str = "pilotlight-";

@@ -5,11 +5,10 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, header};
-use pilotlight_crds::{Affinity, Keys, SessionCookie};
+use pilotlight_crds::{Affinity, Keys, SessionCookie, UrlScheme};
 
 use super::headers::SESSION_ID;
 use crate::{
-    config::UrlScheme,
     function::FunctionConfig,
     session::{SessionRef, Store, cookie},
 };

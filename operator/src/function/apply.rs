@@ -25,6 +25,21 @@ use crate::{
     },
 };
 
+/// A kind of object that a Function has as a child.
+trait Child:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize
+{
+}
+
+impl<K> Child for K where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Serialize
+{
+}
+
 /// Children as the API server has them, or why it has not.
 #[derive(Debug)]
 pub(crate) struct Applied;
@@ -118,16 +133,12 @@ async fn apply_deployment(
 
 /// Applies a child, unless `live` is already as it should be or belongs to somebody else. Without a `live`
 /// that is known to be ours, the API server is asked.
-async fn put<K>(
+async fn put<K: Child>(
     live: Option<K>,
     desired: K,
     identity: &Identity,
     context: &Context,
-) -> Result<Result<K, Refusal>, Error>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-    K: Clone + Debug + DeserializeOwned + Serialize,
-{
+) -> Result<Result<K, Refusal>, Error> {
     let (api, name) = (api::<K>(identity, context), desired.name_any());
     let live = match live {
         Some(live) => Some(live),
@@ -148,16 +159,12 @@ where
 }
 
 /// Applies a child.
-async fn send<K>(
+async fn send<K: Child>(
     desired: K,
     params: PatchParams,
     identity: &Identity,
     context: &Context,
-) -> Result<Result<K, Refusal>, Error>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-    K: Clone + Debug + DeserializeOwned + Serialize,
-{
+) -> Result<Result<K, Refusal>, Error> {
     let name = desired.name_any();
     match api::<K>(identity, context).patch(&name, &params, &Patch::Apply(&desired)).await {
         Ok(applied) => Ok(Ok(applied)),
@@ -231,14 +238,11 @@ async fn delete_secret(name: &str, identity: &Identity, context: &Context) -> Re
 
 /// Deletes exactly the object that was seen: if it has changed since (the activator may just have given
 /// the revision replicas), it stays, and the change leads to a new reconciliation.
-async fn delete<K>(
+async fn delete<K: Child>(
     metadata: &kube::api::ObjectMeta,
     identity: &Identity,
     context: &Context,
-) -> Result<(), Error>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
-{
+) -> Result<(), Error> {
     let seen =
         Preconditions { resource_version: metadata.resource_version.clone(), uid: metadata.uid.clone() };
     let params = DeleteParams { preconditions: Some(seen), ..DeleteParams::background() };
@@ -250,10 +254,7 @@ where
     }
 }
 
-fn api<K>(identity: &Identity, context: &Context) -> Api<K>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-{
+fn api<K: Child>(identity: &Identity, context: &Context) -> Api<K> {
     Api::namespaced(context.client.clone(), &identity.key.namespace)
 }
 

@@ -16,14 +16,13 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use pilotlight_activator::{
-    config::UrlScheme,
     function::{FunctionState, Pokes, Process, Report},
     index::{Domains, Index, ToProbe},
     metrics::Metrics,
     probe,
     proxy::{Limits, Proxy, Sessions, serve},
 };
-use pilotlight_crds::{Function, FunctionKey, FunctionSpec, FunctionStatus, ObservedPod};
+use pilotlight_crds::{Function, FunctionKey, FunctionSpec, FunctionStatus, ObservedPod, UrlScheme};
 use prometheus::Registry;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
