@@ -5,7 +5,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use clap::Parser;
 use pilotlight_crds::{Bytes, Keys, Span, UrlScheme};
 
-use crate::index::Domains;
+use crate::{
+    index::Domains,
+    proxy::{Cidr, InvalidCidr},
+};
 
 /// The activator: in the path of every request to a Function.
 #[derive(Clone, Debug, Parser)]
@@ -26,6 +29,12 @@ pub struct Args {
     /// How callers reach the activator: https if something in front of it ends TLS.
     #[arg(long, env = "PILOTLIGHT_URL_SCHEME", default_value = "http")]
     url_scheme: UrlScheme,
+    /// Address ranges of proxies in front, comma separated, whose X-Forwarded-* and Forwarded are kept.
+    #[arg(long, env = "PILOTLIGHT_TRUSTED_PROXIES", default_value = "", value_delimiter = ',')]
+    trusted_proxies: Vec<String>,
+    /// Whether traces that begin at the activator are marked as sampled.
+    #[arg(long, env = "PILOTLIGHT_SAMPLE_TRACES", default_value_t = false, action = clap::ArgAction::Set)]
+    sample_traces: bool,
     /// DNS domain of the cluster.
     #[arg(long, env = "PILOTLIGHT_CLUSTER_DOMAIN", default_value = "cluster.local")]
     cluster_domain: String,
@@ -61,6 +70,9 @@ pub enum ConfigError {
     /// The keys cannot be used.
     #[error("PILOTLIGHT_KEYS")]
     Keys(#[from] pilotlight_crds::InvalidKeys),
+    /// A trusted proxy is no range of addresses.
+    #[error("PILOTLIGHT_TRUSTED_PROXIES")]
+    TrustedProxies(#[from] InvalidCidr),
     /// There is nothing to serve with.
     #[error("PILOTLIGHT_MAX_CONNECTIONS must be at least 1")]
     NoConnections,
@@ -79,6 +91,10 @@ pub struct Config {
     pub domains: Domains,
     /// How callers reach the activator.
     pub scheme: UrlScheme,
+    /// Proxies in front whose word on where a request comes from is taken.
+    pub trusted_proxies: Vec<Cidr>,
+    /// Whether traces that begin here are marked as sampled.
+    pub sample_traces: bool,
     /// Redis, if there is one.
     pub redis_url: Option<String>,
     /// Keys, if there are any.
@@ -107,6 +123,8 @@ impl TryFrom<Args> for Config {
             admin_addr,
             domain,
             url_scheme,
+            trusted_proxies,
+            sample_traces,
             cluster_domain,
             redis_url,
             keys,
@@ -120,6 +138,7 @@ impl TryFrom<Args> for Config {
         if max_connections == 0 {
             return Err(ConfigError::NoConnections);
         }
+        let ranges = trusted_proxies.iter().map(|range| range.trim()).filter(|range| !range.is_empty());
         let keys = (!keys.is_empty()).then(|| Keys::parse(&keys)).transpose()?.map(Arc::new);
         Ok(Self {
             addr,
@@ -127,6 +146,8 @@ impl TryFrom<Args> for Config {
             admin_addr,
             domains: Domains { outside: domain, cluster: cluster_domain },
             scheme: url_scheme,
+            trusted_proxies: ranges.map(str::parse).collect::<Result<_, _>>()?,
+            sample_traces,
             redis_url: (!redis_url.is_empty()).then_some(redis_url),
             keys,
             drain_delay: drain_delay.get(),
@@ -136,5 +157,23 @@ impl TryFrom<Args> for Config {
             hold_bytes: hold_bytes.get(),
             log,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(args: &[&str]) -> Result<Config, ConfigError> {
+        let args = ["pilotlight-activator"].iter().chain(args);
+        Config::try_from(Args::try_parse_from(args).unwrap())
+    }
+
+    #[test]
+    fn trusted_proxies_are_ranges_between_commas() {
+        let ranges = |text| config(&["--trusted-proxies", text]).map(|config| config.trusted_proxies);
+        assert_eq!(ranges("10.0.0.0/8, ::1").unwrap().len(), 2);
+        assert!(config(&[]).unwrap().trusted_proxies.is_empty());
+        assert!(matches!(ranges("10.0.0.0/8,ingress"), Err(ConfigError::TrustedProxies(_))));
     }
 }

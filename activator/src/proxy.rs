@@ -6,32 +6,39 @@
 mod body;
 mod forward;
 mod headers;
+mod origin;
 mod pool;
 mod repeat;
 mod respond;
 mod server;
 mod sessions;
 mod strict;
+mod timing;
+mod trace;
 mod tunnel;
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
-use http::{HeaderValue, Request, Response, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header, uri::PathAndQuery};
 use hyper::body::Incoming;
 use pilotlight_crds::{Protocol, UrlScheme};
 
 pub(crate) use self::pool::adopt;
 use self::{
     body::RequestBody,
-    forward::{Failure, Terms, forward},
+    forward::{Answer, Failure, Terms, forward},
     respond::{ProxyError, respond},
+    timing::Timing,
+    trace::Trace,
 };
 pub use self::{
     body::ResponseBody,
+    origin::{Cidr, InvalidCidr, Peer},
     pool::Pool,
     repeat::RetryBudget,
     server::{Limits, serve, serve_with},
     sessions::Sessions,
+    trace::TraceIds,
 };
 use crate::{
     function::{Acquired, FunctionState, Process, Wish},
@@ -58,26 +65,32 @@ pub struct Proxy {
     pub sessions: Sessions,
     /// How callers reach us.
     pub scheme: UrlScheme,
+    /// Proxies in front whose word on where a request comes from is taken.
+    pub trusted: Vec<Cidr>,
+    /// Ids for requests that come without one.
+    pub traces: TraceIds,
 }
 
 /// A request whose function is known.
-struct Routed {
+struct Routed<'a> {
     function: Arc<FunctionState>,
     host: Option<HeaderValue>,
-    peer: IpAddr,
+    peer: &'a Peer,
+    trace: Trace,
     strip: usize,
     began: Instant,
 }
 
 impl Proxy {
     /// Answers one request.
-    pub async fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> Response<ResponseBody> {
+    pub async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<ResponseBody> {
         let version = request.version();
-        let mut response = match self.route(&request, peer) {
+        let trace = Trace::of(request.headers(), &self.traces);
+        let mut response = match self.route(&request, peer, trace) {
             Ok(routed) => self.answer_routed(routed, request).await,
             Err(error) => {
                 self.metrics.unrouted.with_label_values(&[error.verdict().reason]).inc();
-                respond(&error, None).map(Into::into)
+                respond(&error, &trace, None).map(Into::into)
             }
         };
         // After a request that breaks the rules nobody can be sure where the next one begins.
@@ -88,7 +101,12 @@ impl Proxy {
         response
     }
 
-    fn route(&self, request: &Request<Incoming>, peer: IpAddr) -> Result<Routed, ProxyError> {
+    fn route<'a>(
+        &self,
+        request: &Request<Incoming>,
+        peer: &'a Peer,
+        trace: Trace,
+    ) -> Result<Routed<'a>, ProxyError> {
         let began = Instant::now();
         let host = strict::check(request).map_err(ProxyError::BadRequest)?;
         let path = request.uri().path();
@@ -99,15 +117,15 @@ impl Proxy {
             Some(routed) => (Arc::clone(routed.target), routed.strip),
             None => return Err(ProxyError::NotFound { host: name.into_owned(), path: path.to_owned() }),
         };
-        Ok(Routed { function, host, peer, strip, began })
+        Ok(Routed { function, host, peer, trace, strip, began })
     }
 
-    async fn answer_routed(&self, routed: Routed, request: Request<Incoming>) -> Response<ResponseBody> {
-        let Routed { function, began, .. } = &routed;
+    async fn answer_routed(&self, routed: Routed<'_>, request: Request<Incoming>) -> Response<ResponseBody> {
+        let Routed { function, trace, began, .. } = &routed;
         let (response, source) = match self.forward_routed(&routed, request).await {
             Ok(response) => (response, Source::Function),
             Err(error) => {
-                (respond(&error, Some(function.key.to_string())).map(Into::into), Source::Activator)
+                (respond(&error, trace, Some(function.key.to_string())).map(Into::into), Source::Activator)
             }
         };
         function.metrics.answered(response.status(), source, began.elapsed());
@@ -116,7 +134,7 @@ impl Proxy {
 
     async fn forward_routed(
         &self,
-        routed: &Routed,
+        routed: &Routed<'_>,
         mut request: Request<Incoming>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let Routed { function, .. } = routed;
@@ -124,7 +142,7 @@ impl Proxy {
         let session = self.sessions.begin(&config, request.headers()).await;
         let upgrade = headers::upgrade(request.headers());
         let on_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
-        let mut request = to_pod(request, routed, (config.protocol, self.scheme))?;
+        let mut request = to_pod(request, routed, config.protocol)?;
         if let Some(protocol) = upgrade {
             request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             request.headers_mut().insert(header::UPGRADE, protocol);
@@ -136,7 +154,7 @@ impl Proxy {
         if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
             headers::to_client(response.headers_mut());
         }
-        acquired.annotate(&mut response);
+        acquired.annotate(response.headers_mut());
         self.sessions.end(session, &acquired.pod_uid, self.scheme, response.headers_mut());
         Ok(response)
     }
@@ -144,26 +162,27 @@ impl Proxy {
 
 /// What is left to say of a slot once it has gone with the response.
 struct Served {
-    held: Option<std::time::Duration>,
+    timing: Timing,
     cold: bool,
     pod_uid: String,
 }
 
 impl Served {
-    /// Tells the client how long its request was held.
-    fn annotate(&self, response: &mut Response<ResponseBody>) {
-        let Some(held) = self.held else { return };
+    /// Tells the client where its time went.
+    fn annotate(&self, headers: &mut HeaderMap) {
+        self.timing.tell(headers);
+        let Some(held) = self.timing.hold else { return };
         let millis = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);
-        response.headers_mut().insert(headers::HELD_MS, HeaderValue::from(millis));
+        headers.insert(headers::HELD_MS, HeaderValue::from(millis));
         if self.cold {
-            response.headers_mut().insert(headers::COLD_START, HeaderValue::from_static("true"));
+            headers.insert(headers::COLD_START, HeaderValue::from_static("true"));
         }
     }
 }
 
 /// Offers a request to pods until one takes it.
 async fn send(
-    routed: &Routed,
+    routed: &Routed<'_>,
     mut wish: Wish<'_>,
     mut request: Request<RequestBody>,
     terms: &mut Terms,
@@ -178,11 +197,11 @@ async fn send(
         let pod = slot.pod().clone();
         let spare = repeat::copy(&request);
         match forward(slot, request, terms).await {
-            Ok(response) => {
+            Ok(Answer { response, connect, first_byte }) => {
                 function.first_byte(&pod, Instant::now());
                 function.retries.pay_in();
-                let pod_uid = pod.uid.clone();
-                return Ok((response, Served { held, cold, pod_uid }));
+                let (timing, pod_uid) = (Timing { hold: held, connect, first_byte }, pod.uid.clone());
+                return Ok((response, Served { timing, cold, pod_uid }));
             }
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::NotSent(unsent, why)) => (request, last) = (*unsent, ProxyError::Connect(why)),
@@ -205,13 +224,14 @@ async fn send(
 /// The request as a pod gets it: in the pod's protocol, with the headers that may cross.
 fn to_pod(
     request: Request<Incoming>,
-    routed: &Routed,
-    (protocol, scheme): (Protocol, UrlScheme),
+    routed: &Routed<'_>,
+    protocol: Protocol,
 ) -> Result<Request<RequestBody>, ProxyError> {
     let (mut parts, body) = request.into_parts();
     let path = forwarded_path(&parts.uri, routed.strip)?;
-    let origin = headers::Origin { peer: routed.peer, host: routed.host.clone(), scheme };
-    headers::to_pod(&mut parts.headers, origin, protocol);
+    let origin = headers::Origin { peer: routed.peer, host: routed.host.as_ref(), version: parts.version };
+    headers::to_pod(&mut parts.headers, &origin, protocol);
+    routed.trace.pass_on(&mut parts.headers);
     match protocol {
         Protocol::Http1 => {
             (parts.version, parts.uri) = (Version::HTTP_11, Uri::from(path));

@@ -17,7 +17,7 @@ use crate::{
     function::Process,
     index::{Index, watch},
     metrics::Metrics,
-    proxy::{Limits, Proxy, Sessions, serve, serve_with},
+    proxy::{Limits, Proxy, Sessions, TraceIds, serve, serve_with},
     session::{self, DEFAULT_BUDGET, StateApi, Store, StoreMetrics},
     status,
 };
@@ -46,7 +46,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let stop = CancellationToken::new();
     let told = tokio::spawn(drain::until_told(Arc::clone(&process), config.drain_delay, stop.clone()));
-    let proxy = Arc::new(Proxy { routes: index.routes(), process, metrics, sessions, scheme: config.scheme });
+    let proxy = Arc::new(Proxy {
+        routes: index.routes(),
+        process,
+        metrics,
+        sessions,
+        scheme: config.scheme,
+        trusted: config.trusted_proxies,
+        traces: TraceIds::new(config.sample_traces),
+    });
     tracing::info!(addr = %config.addr, "serving");
     let connections = serve(listener, proxy, Limits { connections: config.max_connections }, stop).await;
     told.await??;

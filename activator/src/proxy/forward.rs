@@ -34,23 +34,43 @@ pub(super) struct Terms {
     pub(super) upgrade: Option<hyper::upgrade::OnUpgrade>,
 }
 
+/// A pod's answer, and what it took to get it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) response: Response<ResponseBody>,
+    /// Time to connect; `None`: there was a connection.
+    pub(super) connect: Option<Duration>,
+    /// From the request's way to the pod to the response's head.
+    pub(super) first_byte: Duration,
+}
+
 /// Sends a request to the pod of a slot and waits for the head of the response. The slot goes with the
 /// response's body.
 pub(super) async fn forward(
     slot: Slot,
     request: Request<RequestBody>,
     terms: &mut Terms,
-) -> Result<Response<ResponseBody>, Failure> {
-    let until = Instant::now() + terms.timeouts.total;
+) -> Result<Answer, Failure> {
+    let began = Instant::now();
+    let until = began + terms.timeouts.total;
     request.body().forwarded();
-    let (response, connection) = exchange(&slot, request, terms, until).await?;
+    let Exchanged { response, connection, connect } = exchange(&slot, request, terms, until).await?;
+    let first_byte = began.elapsed().saturating_sub(connect.unwrap_or_default());
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return tunnel::switch(response, terms.upgrade.take(), slot, terms.timeouts, until)
-            .map_err(Failure::Final);
+        let switched = tunnel::switch(response, terms.upgrade.take(), slot, terms.timeouts, until);
+        let response = switched.map_err(Failure::Final)?;
+        return Ok(Answer { response, connect, first_byte });
     }
     let (parts, body) = response.into_parts();
     let body = ResponseBody::from_pod(body, slot, connection, &terms.timeouts, until);
-    Ok(Response::from_parts(parts, body))
+    Ok(Answer { response: Response::from_parts(parts, body), connect, first_byte })
+}
+
+/// A response's head, the connection that it came on, and the time to make that if it is new.
+struct Exchanged {
+    response: Response<Incoming>,
+    connection: Connection,
+    connect: Option<Duration>,
 }
 
 /// Tries a connection that was used before; if the pod has just closed that one, a new one.
@@ -59,18 +79,25 @@ async fn exchange(
     mut request: Request<RequestBody>,
     terms: &Terms,
     until: Instant,
-) -> Result<(Response<Incoming>, Connection), Failure> {
+) -> Result<Exchanged, Failure> {
     let Terms { timeouts, protocol, .. } = terms;
     if let Some(connection) = slot.pod().pool.take(*protocol).await {
         match send(connection, request, timeouts, until).await {
             Err(Failure::NotSent(unsent, _)) => request = *unsent,
-            done => return done,
+            done => {
+                let (response, connection) = done?;
+                return Ok(Exchanged { response, connection, connect: None });
+            }
         }
     }
-    match pool::connect(slot.pod().address, *protocol).await {
-        Ok(connection) => send(connection, request, timeouts, until).await,
-        Err(error) => Err(Failure::NotSent(Box::new(request), error.to_string())),
-    }
+    let began = Instant::now();
+    let connection = match pool::connect(slot.pod().address, *protocol).await {
+        Ok(connection) => connection,
+        Err(error) => return Err(Failure::NotSent(Box::new(request), error.to_string())),
+    };
+    let connect = Some(began.elapsed());
+    let (response, connection) = send(connection, request, timeouts, until).await?;
+    Ok(Exchanged { response, connection, connect })
 }
 
 async fn send(

@@ -4,13 +4,13 @@
 //! that carry our meaning, or tell where a request came from, are removed from what a client sends: a
 //! function may believe them.
 
-use std::net::IpAddr;
-
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue, Version,
     header::{self, Entry},
 };
-use pilotlight_crds::{Protocol, UrlScheme};
+use pilotlight_crds::Protocol;
+
+use super::origin::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, Peer};
 
 /// Prefix of every header that carries our meaning.
 const OURS: &str = "pilotlight-";
@@ -21,9 +21,8 @@ pub(super) const HELD_MS: HeaderName = HeaderName::from_static("pilotlight-held-
 /// `true` on the response to a request that was held for a cold start.
 pub(super) const COLD_START: HeaderName = HeaderName::from_static("pilotlight-cold-start");
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// Headers that tell where a request comes from.
+const ORIGIN: [HeaderName; 4] = [header::FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO];
 
 /// Headers that end at this hop, besides those that `Connection` names.
 const HOP_BY_HOP: [HeaderName; 6] = [
@@ -37,18 +36,17 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 
 /// Where a request comes from.
 #[derive(Debug)]
-pub(super) struct Origin {
+pub(super) struct Origin<'a> {
     /// Who sent it.
-    pub(super) peer: IpAddr,
+    pub(super) peer: &'a Peer,
     /// The host that it was sent to.
-    pub(super) host: Option<HeaderValue>,
-    /// How it was sent.
-    pub(super) scheme: UrlScheme,
+    pub(super) host: Option<&'a HeaderValue>,
+    /// The version in which it was sent.
+    pub(super) version: Version,
 }
 
 /// Makes a client's headers fit for a pod.
-pub(super) fn to_pod(headers: &mut HeaderMap, origin: Origin, protocol: Protocol) {
-    let Origin { peer, host, scheme } = origin;
+pub(super) fn to_pod(headers: &mut HeaderMap, origin: &Origin<'_>, protocol: Protocol) {
     // The only value of TE that may be passed on: whoever gets it says the same to the next hop.
     let trailers =
         headers.get_all(header::TE).iter().any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
@@ -56,22 +54,25 @@ pub(super) fn to_pod(headers: &mut HeaderMap, origin: Origin, protocol: Protocol
     if trailers && protocol == Protocol::H2c {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    let ours: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
-    for name in ours {
+    let forged: Vec<_> = headers.keys().filter(|name| is_forged(name.as_str())).cloned().collect();
+    for name in forged {
         headers.remove(name);
     }
     // We answer `Expect: 100-continue` ourselves, when the pod begins to take the body.
     headers.remove(header::EXPECT);
-    headers.remove(header::FORWARDED);
-    // An address is always a valid header value.
-    if let Ok(peer) = HeaderValue::from_str(&peer.to_canonical().to_string()) {
-        headers.insert(FORWARDED_FOR, peer);
+    origin.peer.tell(headers, origin.host, origin.version);
+}
+
+/// Whether a header is one that only we may send, or could pass for one: servers that hand headers on as
+/// variables (CGI, WSGI, PHP) cannot tell `_` from `-`.
+fn is_forged(name: &str) -> bool {
+    if name.starts_with(OURS) {
+        return true;
     }
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
-    match host {
-        Some(host) => headers.insert(FORWARDED_HOST, host),
-        None => headers.remove(FORWARDED_HOST),
-    };
+    name.contains('_') && {
+        let name = name.replace('_', "-");
+        name.starts_with(OURS) || ORIGIN.iter().any(|known| known.as_str() == name)
+    }
 }
 
 /// Makes a pod's headers fit for a client.
@@ -106,6 +107,8 @@ pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
 
 #[cfg(test)]
 mod tests {
+    use pilotlight_crds::UrlScheme;
+
     use super::*;
 
     fn headers(lines: &[(&str, &str)]) -> HeaderMap {
@@ -125,19 +128,23 @@ mod tests {
             ("pilotlight-session-id", "forged"),
             ("x-forwarded-for", "1.1.1.1"),
             ("forwarded", "for=1.1.1.1"),
+            ("pilotlight_session_id", "forged"),
+            ("x_forwarded_for", "1.1.1.1"),
+            ("x_other", "stays"),
             ("accept", "*/*"),
         ]);
-        let origin = Origin {
-            peer: "::ffff:10.0.0.9".parse().unwrap(),
-            host: Some(HeaderValue::from_static("a.com")),
-            scheme: UrlScheme::Https,
-        };
-        to_pod(&mut sent, origin, Protocol::Http1);
+        let peer = Peer::new("10.0.0.9".parse().unwrap(), UrlScheme::Https, &[]);
+        let host = HeaderValue::from_static("a.com");
+        let origin = Origin { peer: &peer, host: Some(&host), version: Version::HTTP_11 };
+        to_pod(&mut sent, &origin, Protocol::Http1);
         let expected = headers(&[
             ("accept", "*/*"),
+            ("x_other", "stays"),
             ("x-forwarded-for", "10.0.0.9"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "a.com"),
+            ("forwarded", "for=10.0.0.9;host=\"a.com\";proto=https"),
+            ("via", "1.1 pilotlight"),
         ]);
         assert_eq!(sent, expected);
     }

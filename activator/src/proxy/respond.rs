@@ -5,6 +5,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde::Serialize;
 
+use super::trace::Trace;
 use crate::function::HoldError;
 
 /// Header with the reason of an answer that the activator made itself.
@@ -86,7 +87,7 @@ impl ProxyError {
     }
 }
 
-/// The body of RFC 9457, with our two extensions `reason` and `reached_pod`.
+/// The body of RFC 9457, with our extensions.
 #[derive(Debug, Serialize)]
 struct Problem<'a> {
     r#type: String,
@@ -95,12 +96,13 @@ struct Problem<'a> {
     detail: String,
     reason: &'a str,
     reached_pod: bool,
+    trace_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     function: Option<String>,
 }
 
 /// The answer for an error; `function` is `namespace/name` once it is known.
-pub(super) fn respond(error: &ProxyError, function: Option<String>) -> Response<Full<Bytes>> {
+pub(super) fn respond(error: &ProxyError, trace: &Trace, function: Option<String>) -> Response<Full<Bytes>> {
     let Verdict { status, reason, reached_pod, retry_after } = error.verdict();
     let problem = Problem {
         r#type: format!("urn:pilotlight:problem:{reason}"),
@@ -109,6 +111,7 @@ pub(super) fn respond(error: &ProxyError, function: Option<String>) -> Response<
         detail: error.to_string(),
         reason,
         reached_pod,
+        trace_id: trace.id(),
         function,
     };
     // Strings, numbers and booleans always serialise.
@@ -131,7 +134,7 @@ mod tests {
 
     use http_body_util::BodyExt;
 
-    use super::*;
+    use super::{super::trace::TraceIds, *};
 
     #[test]
     fn every_error_says_what_the_caller_needs() {
@@ -165,11 +168,13 @@ mod tests {
     #[tokio::test]
     async fn the_answer_is_a_problem_document() {
         let error = HoldError::CannotStart { reason: "ErrImagePull".into(), message: "no such image".into() };
-        let response = respond(&error.into(), Some("demo/hello".into()));
+        let trace = Trace::of(&http::HeaderMap::new(), &TraceIds::default());
+        let response = respond(&error.into(), &trace, Some("demo/hello".into()));
         assert_eq!(response.headers()["content-type"], "application/problem+json");
         assert_eq!(response.headers()["retry-after"], "5");
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(problem["trace_id"], trace.id());
         assert_eq!(problem["detail"], "the function cannot start: ErrImagePull: no such image");
         assert_eq!(
             (problem["function"].as_str(), problem["reached_pod"].as_bool()),

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Proxy;
+use super::{Peer, Proxy};
 
 /// Time for a client to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,9 +57,10 @@ pub async fn serve(
     serve_with(listener, limits, stop, move |peer: SocketAddr| {
         let proxy = Arc::clone(&proxy);
         let open = Open::count(proxy.metrics.connections.clone());
+        let peer = Arc::new(Peer::new(peer.ip(), proxy.scheme, &proxy.trusted));
         service_fn(move |request: Request<Incoming>| {
-            let (proxy, _open) = (Arc::clone(&proxy), &open);
-            async move { Ok::<_, Infallible>(proxy.answer(request, peer.ip()).await) }
+            let (proxy, peer, _open) = (Arc::clone(&proxy), Arc::clone(&peer), &open);
+            async move { Ok::<_, Infallible>(proxy.answer(request, &peer).await) }
         })
     })
     .await

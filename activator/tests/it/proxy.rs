@@ -7,5 +7,6 @@ mod holding;
 mod http2;
 mod streaming;
 mod strictness;
+mod telling;
 
 use bed::Bed;

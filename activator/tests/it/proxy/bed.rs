@@ -20,7 +20,7 @@ use pilotlight_activator::{
     index::{Domains, Index, ToProbe},
     metrics::Metrics,
     probe,
-    proxy::{Limits, Proxy, Sessions, serve},
+    proxy::{Limits, Proxy, Sessions, TraceIds, serve},
 };
 use pilotlight_crds::{Function, FunctionKey, FunctionSpec, FunctionStatus, ObservedPod, UrlScheme};
 use prometheus::Registry;
@@ -65,6 +65,8 @@ impl Bed {
             metrics,
             sessions,
             scheme: UrlScheme::Http,
+            trusted: Vec::new(),
+            traces: TraceIds::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -103,8 +105,12 @@ impl Bed {
 
     /// GET on a connection of its own.
     pub(super) async fn get(&self, path: &str) -> Response<Bytes> {
+        self.ask(get(path)).await
+    }
+
+    /// Any request on a connection of its own.
+    pub(super) async fn ask(&self, request: Request<Body>) -> Response<Bytes> {
         let mut sender = self.connect().await;
-        let request = get(path);
         let response = tokio::time::timeout(PATIENCE, sender.send_request(request)).await.unwrap().unwrap();
         let (parts, body) = response.into_parts();
         Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
