@@ -4,7 +4,9 @@
 //! response's body: whatever ends the body gives the slot back.
 
 mod body;
+mod calm;
 mod forward;
+mod frames;
 mod headers;
 mod origin;
 mod pool;

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Peer, Proxy};
+use super::{Peer, Proxy, calm::Calm};
 
 /// Time for a client to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,11 +30,21 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const HEAD_BUFFER: usize = 64 * 1024;
 /// The most headers of a request.
 const MAX_HEADERS: usize = 128;
-/// HTTP/2: streams per connection, and bytes per stream that a client may send ahead. Their product
-/// bounds what one connection can make us buffer.
+/// HTTP/2: streams per connection, and bytes that a client may send ahead on one stream and on all of them: as
+/// Envoy's guide for proxies at the edge has them.
 const MAX_STREAMS: u32 = 200;
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// HTTP/2: what is buffered of a response on its way to the client, for each stream (hyper's own default is
+/// 400 KiB, which is 80 MiB for a connection whose client reads nothing).
+const STREAM_BUFFER: usize = 64 * 1024;
+/// HTTP/2: streams that a client may have reset before we have looked at them. More at once is a rapid reset
+/// (CVE-2023-44487), and ends the connection with ENHANCE_YOUR_CALM. h2's own default; here so that it stays.
+const PENDING_RESETS: usize = 20;
+/// HTTP/2: streams of a connection that we may have to reset or refuse because of what the client does there
+/// (CVE-2025-8671, "MadeYouReset"). A client that knows the protocol needs none, except for the streams that
+/// it opens before it has seen how many there may be.
+const PROVOKED_RESETS: usize = 200;
 /// HTTP/2 pings find clients that have vanished.
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// Pause after a failed accept, such as for want of file descriptors.
@@ -89,7 +99,8 @@ where
         let Some((stream, peer, permit)) = accepted else { continue };
         // Small answers must not wait for a full packet; a socket that refuses is about to fail anyway.
         let _ = stream.set_nodelay(true);
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service_for(peer));
+        let connection =
+            builder.serve_connection_with_upgrades(TokioIo::new(Calm::new(stream)), service_for(peer));
         let connection = graceful.watch(connection.into_owned());
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -146,6 +157,11 @@ fn builder() -> Builder<TokioExecutor> {
         .keep_alive_interval(PING_EVERY)
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW);
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        // A larger list is answered with 431, one of four times the size ends the connection.
+        .max_header_list_size(HEAD_BUFFER as u32)
+        .max_send_buf_size(STREAM_BUFFER)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(PROVOKED_RESETS);
     builder
 }

@@ -3,6 +3,8 @@
 
 mod bed;
 mod conformance;
+mod floods;
+mod frames;
 mod holding;
 mod http2;
 mod streaming;
