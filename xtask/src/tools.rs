@@ -1,6 +1,6 @@
 //! The programs a cluster is made of, and where they come from.
 //!
-//! Kubernetes, CoreDNS and helm are Go modules built here, once, from the Go module proxy; the pause
+//! Kubernetes, CoreDNS, helm and h2spec are Go modules built here, once, from the Go module proxy; the pause
 //! container is a few lines of C; etcd, containerd and the like are the distribution's packages.
 
 mod deny;
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::paths;
 
 pub(crate) use deny::cargo_deny;
-pub(crate) use go::{coredns, helm, kubectl, kubernetes};
+pub(crate) use go::{coredns, h2spec, helm, kubectl, kubernetes};
 pub(crate) use packages::cni_plugins;
 pub(crate) use pause::pause;
 

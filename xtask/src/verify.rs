@@ -55,9 +55,19 @@ fn without_cluster(steps: &mut Steps) {
         cargo(&format!("test --quiet --workspace --exclude {CLUSTER_TESTS}"))?;
         cargo(&format!("test --quiet --package {CLUSTER_TESTS} --lib --bins"))
     });
+    steps.run("h2spec", h2spec);
     steps.run("generated files", codegen::check);
     steps.run("tidy", tidy::check);
     steps.run("dependencies", dependencies);
+}
+
+/// HTTP/2 conformance, beside bare hyper.
+fn h2spec() -> Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(paths::workspace()).env("PILOTLIGHT_H2SPEC", tools::h2spec()?);
+    run::run(
+        cargo.args("test --quiet --package pilotlight-activator --test h2spec -- --nocapture".split(' ')),
+    )
 }
 
 /// Licences, sources and banned crates. Known vulnerabilities need a database that is fetched anew

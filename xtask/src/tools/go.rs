@@ -1,4 +1,4 @@
-//! What is built from Go modules: Kubernetes, CoreDNS, helm.
+//! What is built from Go modules: Kubernetes, CoreDNS, helm, h2spec.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -60,6 +60,17 @@ pub(crate) fn helm() -> Result<PathBuf> {
         stamp: String::new(),
     };
     Ok(module.ensure(|_| Ok(()))?.join("helm"))
+}
+
+/// The h2spec binary: the conformance tests of HTTP/2.
+pub(crate) fn h2spec() -> Result<PathBuf> {
+    let module = Module {
+        name: "h2spec",
+        note: "the conformance tests of HTTP/2, once: about half a minute",
+        package: "github.com/summerwind/h2spec/cmd/h2spec",
+        stamp: String::new(),
+    };
+    Ok(module.ensure(|_| Ok(()))?.join("h2spec"))
 }
 
 /// Kubernetes learns its version from the linker; without it everything reports v0.0.0.
