@@ -26,7 +26,17 @@ pub struct Args {
     /// Functions answer at <name>.<namespace>.<domain>.
     #[arg(long, env = "PILOTLIGHT_DOMAIN", default_value = "pilotlight.local")]
     domain: String,
-    /// How callers reach the activator: https if something in front of it ends TLS.
+    /// Where TLS connections come in, if there are certificates.
+    #[arg(long, env = "PILOTLIGHT_TLS_ADDR", default_value = "0.0.0.0:8443")]
+    tls_addr: SocketAddr,
+    /// Secrets with certificates in the activator's namespace, comma separated; empty: no TLS.
+    #[arg(long, env = "PILOTLIGHT_TLS_SECRETS", default_value = "")]
+    tls_secrets: String,
+    /// The port by which callers reach TLS, to which plain requests for hosts with a certificate are
+    /// redirected; without it they are served.
+    #[arg(long, env = "PILOTLIGHT_TLS_REDIRECT_PORT")]
+    tls_redirect_port: Option<u16>,
+    /// How callers reach the plain port: https if something in front of it ends TLS.
     #[arg(long, env = "PILOTLIGHT_URL_SCHEME", default_value = "http")]
     url_scheme: UrlScheme,
     /// Address ranges of proxies in front, comma separated, whose X-Forwarded-* and Forwarded are kept.
@@ -73,9 +83,28 @@ pub enum ConfigError {
     /// A trusted proxy is no range of addresses.
     #[error("PILOTLIGHT_TRUSTED_PROXIES")]
     TrustedProxies(#[from] InvalidCidr),
+    /// The list of Secrets has a hole.
+    #[error("PILOTLIGHT_TLS_SECRETS has an empty name: it is a list of Secrets such as `a,b`")]
+    NoSecretName,
+    /// There is nowhere to redirect to.
+    #[error(
+        "PILOTLIGHT_TLS_REDIRECT_PORT needs PILOTLIGHT_TLS_SECRETS: without certificates nothing is redirected"
+    )]
+    RedirectWithoutTls,
     /// There is nothing to serve with.
     #[error("PILOTLIGHT_MAX_CONNECTIONS must be at least 1")]
     NoConnections,
+}
+
+/// How TLS is ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// Where connections come in.
+    pub addr: SocketAddr,
+    /// Names of Secrets with certificates; the first is for those who ask for no name that we have.
+    pub secrets: Vec<String>,
+    /// The port to which plain requests are redirected, if they are.
+    pub redirect_port: Option<u16>,
 }
 
 /// The checked configuration.
@@ -89,7 +118,9 @@ pub struct Config {
     pub admin_addr: SocketAddr,
     /// Domains of Functions.
     pub domains: Domains,
-    /// How callers reach the activator.
+    /// TLS, if it is ended here.
+    pub tls: Option<TlsConfig>,
+    /// How callers reach the plain port.
     pub scheme: UrlScheme,
     /// Proxies in front whose word on where a request comes from is taken.
     pub trusted_proxies: Vec<Cidr>,
@@ -122,6 +153,9 @@ impl TryFrom<Args> for Config {
             state_addr,
             admin_addr,
             domain,
+            tls_addr,
+            tls_secrets,
+            tls_redirect_port,
             url_scheme,
             trusted_proxies,
             sample_traces,
@@ -145,6 +179,7 @@ impl TryFrom<Args> for Config {
             state_addr,
             admin_addr,
             domains: Domains { outside: domain, cluster: cluster_domain },
+            tls: tls(tls_addr, &tls_secrets, tls_redirect_port)?,
             scheme: url_scheme,
             trusted_proxies: ranges.map(str::parse).collect::<Result<_, _>>()?,
             sample_traces,
@@ -158,6 +193,21 @@ impl TryFrom<Args> for Config {
             log,
         })
     }
+}
+
+fn tls(
+    addr: SocketAddr,
+    secrets: &str,
+    redirect_port: Option<u16>,
+) -> Result<Option<TlsConfig>, ConfigError> {
+    if secrets.is_empty() {
+        return if redirect_port.is_some() { Err(ConfigError::RedirectWithoutTls) } else { Ok(None) };
+    }
+    let secrets: Vec<_> = secrets.split(',').map(|name| name.trim().to_owned()).collect();
+    if secrets.iter().any(String::is_empty) {
+        return Err(ConfigError::NoSecretName);
+    }
+    Ok(Some(TlsConfig { addr, secrets, redirect_port }))
 }
 
 #[cfg(test)]
@@ -175,5 +225,21 @@ mod tests {
         assert_eq!(ranges("10.0.0.0/8, ::1").unwrap().len(), 2);
         assert!(config(&[]).unwrap().trusted_proxies.is_empty());
         assert!(matches!(ranges("10.0.0.0/8,ingress"), Err(ConfigError::TrustedProxies(_))));
+    }
+
+    #[test]
+    fn tls_needs_names_of_secrets() {
+        let read = |flags: &[&str]| {
+            let tls = config(flags).map(|config| config.tls);
+            tls.map(|tls| tls.map(|tls| tls.secrets)).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(&[]), Ok(None));
+        assert_eq!(read(&["--tls-secrets=a, b"]), Ok(Some(vec!["a".into(), "b".into()])));
+        for (flag, names) in
+            [("--tls-secrets=a,,b", "TLS_SECRETS"), ("--tls-redirect-port=443", "REDIRECT_PORT needs")]
+        {
+            let error = read(&[flag]).unwrap_err();
+            assert!(error.contains(names), "{error}");
+        }
     }
 }

@@ -20,3 +20,4 @@ pub mod session;
 pub mod slots;
 pub mod status;
 pub mod telemetry;
+pub mod tls;

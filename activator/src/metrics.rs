@@ -12,6 +12,7 @@ use crate::{
     autoscaler::Reason,
     function::{ColdStart, Phase},
     session::metrics as session,
+    tls::metrics as tls,
 };
 
 /// A metric as the docs show it.
@@ -97,7 +98,7 @@ const WATCH_ERRORS: MetricDoc =
     doc("pilotlight_watch_errors_total", "counter", &["kind"], "Errors of the watches on the API server");
 
 /// All metrics, for the docs.
-pub const ALL: [MetricDoc; 18] = [
+pub const ALL: [MetricDoc; 21] = [
     REQUESTS,
     DURATION,
     HOLD,
@@ -116,6 +117,9 @@ pub const ALL: [MetricDoc; 18] = [
     session::OPERATIONS,
     session::SECONDS,
     session::REDIS_UP,
+    tls::HANDSHAKES,
+    tls::EXPIRY,
+    tls::RELOADS,
 ];
 
 /// Seconds: from what a warm function takes to what a client waits for.
@@ -311,6 +315,10 @@ mod tests {
         metrics.unrouted.with_label_values(&["x"]).inc();
         metrics.watch_errors.with_label_values(&["pods"]).inc();
         session::StoreMetrics::register(&registry).unwrap().observe("get", "ok", Duration::ZERO);
+        let tls = tls::TlsMetrics::register(&registry).unwrap();
+        tls.handshake("full");
+        tls.serves("x", 1);
+        tls.reloaded("x", true);
         let names: Vec<_> = registry.gather().iter().map(|family| family.name().to_owned()).collect();
         for doc in ALL {
             assert!(names.contains(&doc.name.to_owned()), "{}", doc.name);

@@ -38,7 +38,7 @@ pub use self::{
     origin::{Cidr, InvalidCidr, Peer},
     pool::Pool,
     repeat::RetryBudget,
-    server::{Limits, serve, serve_with},
+    server::{Caller, Connections, Front, Limits, Port, serve, serve_with},
     sessions::Sessions,
     trace::TraceIds,
 };
@@ -47,6 +47,7 @@ use crate::{
     index::SharedRoutes,
     metrics::{Metrics, Source},
     probe,
+    tls::Redirect,
 };
 
 /// How many pods a request is offered to before we say that none could be connected to.
@@ -65,12 +66,12 @@ pub struct Proxy {
     pub metrics: Metrics,
     /// Sessions.
     pub sessions: Sessions,
-    /// How callers reach us.
-    pub scheme: UrlScheme,
     /// Proxies in front whose word on where a request comes from is taken.
     pub trusted: Vec<Cidr>,
     /// Ids for requests that come without one.
     pub traces: TraceIds,
+    /// Where plain requests for hosts with a certificate are sent, if they are not to be served.
+    pub redirect: Option<Redirect>,
 }
 
 /// A request whose function is known.
@@ -78,6 +79,8 @@ struct Routed<'a> {
     function: Arc<FunctionState>,
     host: Option<HeaderValue>,
     peer: &'a Peer,
+    /// How the client has come to us, or to a proxy in front that we trust.
+    scheme: UrlScheme,
     trace: Trace,
     strip: usize,
     began: Instant,
@@ -113,13 +116,33 @@ impl Proxy {
         let host = strict::check(request).map_err(ProxyError::BadRequest)?;
         let path = request.uri().path();
         let name = host.as_ref().map(strict::host_name).unwrap_or_default();
+        let scheme = peer.scheme(request.headers());
+        self.check_connection(request, peer, scheme, &name)?;
         let routes = self.routes.load();
         let found = routes.find(&name, path);
         let (function, strip) = match found {
             Some(routed) => (Arc::clone(routed.target), routed.strip),
             None => return Err(ProxyError::NotFound { host: name.into_owned(), path: path.to_owned() }),
         };
-        Ok(Routed { function, host, peer, trace, strip, began })
+        Ok(Routed { function, host, peer, scheme, trace, strip, began })
+    }
+
+    /// Whether a request for this host may come on this connection.
+    fn check_connection(
+        &self,
+        request: &Request<Incoming>,
+        peer: &Peer,
+        scheme: UrlScheme,
+        host: &str,
+    ) -> Result<(), ProxyError> {
+        if let Some(tls) = &peer.tls {
+            return Ok(tls.check(request.version() == Version::HTTP_2, host)?);
+        }
+        let Some(redirect) = self.redirect.as_ref().filter(|_| scheme == UrlScheme::Http) else {
+            return Ok(());
+        };
+        let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+        redirect.location(host, target).map_or(Ok(()), |to| Err(ProxyError::HttpsOnly(to)))
     }
 
     async fn answer_routed(&self, routed: Routed<'_>, request: Request<Incoming>) -> Response<ResponseBody> {
@@ -157,7 +180,7 @@ impl Proxy {
             headers::to_client(response.headers_mut());
         }
         acquired.annotate(response.headers_mut());
-        self.sessions.end(session, &acquired.pod_uid, self.scheme, response.headers_mut());
+        self.sessions.end(session, &acquired.pod_uid, routed.scheme, response.headers_mut());
         Ok(response)
     }
 }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use futures_util::future::join_all;
 use hyper_util::service::TowerToHyperService;
 use kube::Client;
+use pilotlight_crds::UrlScheme;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -12,14 +14,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin::{self, Admin},
     autoscaler::Autoscaler,
-    config::Config,
+    config::{Config, TlsConfig},
     drain,
     function::Process,
     index::{Index, watch},
     metrics::Metrics,
-    proxy::{Limits, Proxy, Sessions, TraceIds, serve, serve_with},
+    proxy::{Connections, Front, Limits, Port, Proxy, Sessions, TraceIds, serve, serve_with},
     session::{self, DEFAULT_BUDGET, StateApi, Store, StoreMetrics},
     status,
+    tls::{Certificates, HANDSHAKE_TIMEOUT, Redirect, Served, Tls, TlsMetrics, watch::start_watch},
 };
 
 /// Runs the activator until it is told to end and has ended its requests.
@@ -35,6 +38,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let sessions = sessions(&config, &registry)?;
     let listener = bind(config.addr).await?;
     let synced = watch::start_watches(&client, &index, &metrics);
+    let tls = match &config.tls {
+        Some(tls) => Some(TlsPort::open(tls, &client, &registry, &metrics).await?),
+        None => None,
+    };
+    let synced = synced.and(tls.iter().flat_map(|tls| tls.synced.clone()));
     serve_admin(
         &config,
         Admin { registry, index: Arc::clone(&index), synced, process: Arc::clone(&process) },
@@ -46,20 +54,54 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let stop = CancellationToken::new();
     let told = tokio::spawn(drain::until_told(Arc::clone(&process), config.drain_delay, stop.clone()));
+    let (tls, redirect) = tls.map_or((None, None), |tls| (Some(tls.port), tls.redirect));
     let proxy = Arc::new(Proxy {
         routes: index.routes(),
         process,
         metrics,
         sessions,
-        scheme: config.scheme,
         trusted: config.trusted_proxies,
         traces: TraceIds::new(config.sample_traces),
+        redirect,
     });
     tracing::info!(addr = %config.addr, "serving");
-    let connections = serve(listener, proxy, Limits { connections: config.max_connections }, stop).await;
+    let connections = Connections::new(Limits { connections: config.max_connections }, stop);
+    let plain = Port { listener, front: Front::Plain(config.scheme) };
+    let ports = [plain].into_iter().chain(tls);
+    join_all(ports.map(|port| serve(port, Arc::clone(&proxy), &connections))).await;
     told.await??;
-    drain::finish(connections, config.drain_timeout).await;
+    drain::finish(connections.into_graceful(), config.drain_timeout).await;
     Ok(())
+}
+
+/// The port with TLS, and what feeds it.
+struct TlsPort {
+    port: Port,
+    redirect: Option<Redirect>,
+    /// `true` once the Secrets were asked for.
+    synced: Vec<tokio::sync::watch::Receiver<bool>>,
+}
+
+impl TlsPort {
+    async fn open(
+        config: &TlsConfig,
+        client: &Client,
+        registry: &Registry,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Self> {
+        let listener = bind(config.addr).await?;
+        let certificates = Arc::new(Certificates::new(&config.secrets));
+        let served = Served { certificates, metrics: TlsMetrics::register(registry)? };
+        let errors = metrics.watch_errors.with_label_values(&["secrets"]);
+        let follow = |secret: &String| start_watch(client, secret.clone(), served.clone(), errors.clone());
+        let synced = config.secrets.iter().map(follow).collect();
+        let Served { certificates, metrics } = served;
+        let redirect =
+            config.redirect_port.map(|port| Redirect { certificates: Arc::clone(&certificates), port });
+        let tls = Tls::new(certificates, HANDSHAKE_TIMEOUT, metrics)?;
+        tracing::info!(addr = %config.addr, secrets = ?config.secrets, "serving TLS");
+        Ok(Self { port: Port { listener, front: Front::Tls(Arc::new(tls)) }, redirect, synced })
+    }
 }
 
 async fn bind(addr: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
@@ -92,9 +134,10 @@ async fn serve_state(config: &Config, sessions: &Sessions, index: &Arc<Index>) -
     let app = session::router(StateApi::new(sessions.store.clone(), keys, Arc::new(ttl)));
     let limits = Limits { connections: config.max_connections };
     // It goes on to the end: requests in flight may need their sessions while the process drains.
-    let to_the_end = CancellationToken::new();
+    let connections = Connections::new(limits, CancellationToken::new());
+    let port = Port { listener, front: Front::Plain(UrlScheme::Http) };
     tokio::spawn(async move {
-        serve_with(listener, limits, to_the_end, |_| TowerToHyperService::new(app.clone())).await
+        serve_with(port, &connections, move |_| TowerToHyperService::new(app.clone())).await;
     });
     Ok(())
 }

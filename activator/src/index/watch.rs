@@ -131,12 +131,18 @@ fn start(ToProbe(function, pod): ToProbe) {
 
 /// How far the watches are: `true` once each has listed everything once.
 #[derive(Clone, Debug)]
-pub struct Synced([watch::Receiver<bool>; 3]);
+pub struct Synced(Vec<watch::Receiver<bool>>);
 
 impl Synced {
     /// Whether every watch has listed everything once.
     pub fn all(&self) -> bool {
         self.0.iter().all(|one| *one.borrow())
+    }
+
+    /// These watches, and more.
+    pub(crate) fn and(mut self, more: impl IntoIterator<Item = watch::Receiver<bool>>) -> Self {
+        self.0.extend(more);
+        self
     }
 }
 
@@ -145,7 +151,7 @@ pub fn start_watches(client: &Client, index: &Arc<Index>, metrics: &Metrics) -> 
     let ours = watcher::Config::default().labels(&names::all_pods_selector());
     let all = watcher::Config::default();
     let function_api = Api::<DeserializeGuard<Function>>::all(client.clone());
-    Synced([
+    Synced(vec![
         follow(function_api, all, Functions(Arc::clone(index)), metrics),
         follow(Api::all(client.clone()), ours.clone(), Pods(Arc::clone(index)), metrics),
         follow(Api::all(client.clone()), ours, Deployments(Arc::clone(index)), metrics),

@@ -110,6 +110,7 @@ mod tests {
     use pilotlight_crds::UrlScheme;
 
     use super::*;
+    use crate::proxy::Caller;
 
     fn headers(lines: &[(&str, &str)]) -> HeaderMap {
         lines
@@ -133,7 +134,8 @@ mod tests {
             ("x_other", "stays"),
             ("accept", "*/*"),
         ]);
-        let peer = Peer::new("10.0.0.9".parse().unwrap(), UrlScheme::Https, &[]);
+        let caller = Caller { ip: "10.0.0.9".parse().unwrap(), scheme: UrlScheme::Https, tls: None };
+        let peer = Peer::new(caller, &[]);
         let host = HeaderValue::from_static("a.com");
         let origin = Origin { peer: &peer, host: Some(&host), version: Version::HTTP_11 };
         to_pod(&mut sent, &origin, Protocol::Http1);

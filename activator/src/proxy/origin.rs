@@ -12,6 +12,9 @@ use http::{
 };
 use pilotlight_crds::UrlScheme;
 
+use super::server::Caller;
+use crate::tls::Session;
+
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -76,12 +79,15 @@ pub struct Peer {
     node: String,
     scheme: UrlScheme,
     trusted: bool,
+    /// What the TLS handshake has agreed on, if it was with us.
+    pub(super) tls: Option<Session>,
 }
 
 impl Peer {
-    /// Someone who connects from `address`; `scheme` is how callers reach us.
-    pub fn new(address: IpAddr, scheme: UrlScheme, trusted: &[Cidr]) -> Self {
-        let address = address.to_canonical();
+    /// Whoever has made a connection, and whether that is one of the proxies that are trusted.
+    pub fn new(caller: Caller, trusted: &[Cidr]) -> Self {
+        let Caller { ip, scheme, tls } = caller;
+        let address = ip.to_canonical();
         let node = match address {
             IpAddr::V4(address) => address.to_string(),
             // RFC 7239, section 6: in brackets, and so in quotes.
@@ -91,7 +97,17 @@ impl Peer {
         // An address is always a valid value.
         let address =
             HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { address, node, scheme, trusted }
+        Self { address, node, scheme, trusted, tls }
+    }
+
+    /// How the client has come: to us, or to the trusted proxy that it is.
+    pub(super) fn scheme(&self, headers: &HeaderMap) -> UrlScheme {
+        let told = headers.get(FORWARDED_PROTO).filter(|_| self.trusted);
+        match told.map(HeaderValue::as_bytes) {
+            Some(proto) if proto.eq_ignore_ascii_case(b"https") => UrlScheme::Https,
+            Some(_) => UrlScheme::Http,
+            None => self.scheme,
+        }
     }
 
     /// Tells a pod where a request comes from.
@@ -161,6 +177,10 @@ fn via(received: Version) -> HeaderValue {
 mod tests {
     use super::*;
 
+    fn peer_of(ip: &str, trusted: &[Cidr]) -> Peer {
+        Peer::new(Caller { ip: ip.parse().unwrap(), scheme: UrlScheme::Http, tls: None }, trusted)
+    }
+
     fn told(peer: &str, trusted: &[&str], sent: &[(&'static str, &'static str)]) -> Vec<String> {
         let trusted: Vec<Cidr> = trusted.iter().map(|range| range.parse().unwrap()).collect();
         let mut headers = HeaderMap::new();
@@ -168,11 +188,7 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         let host = HeaderValue::from_static("a.com:80");
-        Peer::new(peer.parse().unwrap(), UrlScheme::Http, &trusted).tell(
-            &mut headers,
-            Some(&host),
-            Version::HTTP_11,
-        );
+        peer_of(peer, &trusted).tell(&mut headers, Some(&host), Version::HTTP_11);
         let mut lines: Vec<_> =
             headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         lines.sort();
@@ -217,6 +233,16 @@ mod tests {
             "x-forwarded-proto: https",
         ];
         assert_eq!(told("2001:db8::9", &["10.0.0.0/8", "2001:db8::/32"], &sent), expected);
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_says_how_the_client_came() {
+        let trusted = ["10.0.0.1".parse().unwrap()];
+        let mut headers = HeaderMap::new();
+        assert_eq!(peer_of("10.0.0.1", &trusted).scheme(&headers), UrlScheme::Http);
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
+        assert_eq!(peer_of("10.0.0.1", &trusted).scheme(&headers), UrlScheme::Https);
+        assert_eq!(peer_of("10.0.0.2", &trusted).scheme(&headers), UrlScheme::Http);
     }
 
     #[test]

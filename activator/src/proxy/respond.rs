@@ -6,7 +6,7 @@ use http_body_util::Full;
 use serde::Serialize;
 
 use super::trace::Trace;
-use crate::function::HoldError;
+use crate::{function::HoldError, tls::Misuse};
 
 /// Header with the reason of an answer that the activator made itself.
 const REASON_HEADER: &str = "pilotlight-reason";
@@ -17,6 +17,14 @@ pub(super) enum ProxyError {
     /// The request breaks a rule of HTTP.
     #[error("{0}")]
     BadRequest(&'static str),
+    /// The request came on a connection that is for another host.
+    #[error(
+        "the connection was made for another host, which has another certificate: make one for this host"
+    )]
+    Misdirected,
+    /// The host is served by HTTPS only.
+    #[error("this host is reached by HTTPS: {0}")]
+    HttpsOnly(String),
     /// No Function answers there.
     #[error("no function answers on host `{host}` and path `{path}`")]
     NotFound {
@@ -42,6 +50,15 @@ pub(super) enum ProxyError {
     Upgrade(&'static str),
 }
 
+impl From<Misuse> for ProxyError {
+    fn from(misuse: Misuse) -> Self {
+        match misuse {
+            Misuse::Protocol => Self::BadRequest("HTTP/2 over TLS is agreed on in the handshake, by ALPN"),
+            Misuse::Misdirected => Self::Misdirected,
+        }
+    }
+}
+
 /// What the caller is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
@@ -62,6 +79,8 @@ impl ProxyError {
             |status, reason, reached_pod, retry_after| Verdict { status, reason, reached_pod, retry_after };
         match self {
             Self::BadRequest(_) => verdict(StatusCode::BAD_REQUEST, "bad-request", false, None),
+            Self::Misdirected => verdict(StatusCode::MISDIRECTED_REQUEST, "misdirected-request", false, None),
+            Self::HttpsOnly(_) => verdict(StatusCode::PERMANENT_REDIRECT, "https-only", false, None),
             Self::NotFound { .. } => verdict(StatusCode::NOT_FOUND, "no-such-function", false, None),
             Self::Hold(HoldError::TooManyRequests) => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, "hold-requests-exceeded", false, Some(1))
@@ -122,6 +141,12 @@ pub(super) fn respond(error: &ProxyError, trace: &Trace, function: Option<String
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(REASON_HEADER, HeaderValue::from_static(reason));
+    // A host and a target that were received as such are a valid value.
+    if let ProxyError::HttpsOnly(to) = error
+        && let Ok(to) = HeaderValue::from_str(to)
+    {
+        headers.insert(header::LOCATION, to);
+    }
     if let Some(seconds) = retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -141,8 +166,10 @@ mod tests {
         let timeout = HoldError::Timeout { waited: Duration::from_secs(30), why: None };
         let trouble =
             HoldError::CannotStart { reason: "ErrImagePull".into(), message: "no such image".into() };
-        let rows: [(ProxyError, u16, &str, bool, Option<u32>); 9] = [
+        let rows: [(ProxyError, u16, &str, bool, Option<u32>); 11] = [
             (ProxyError::BadRequest("no Host"), 400, "bad-request", false, None),
+            (ProxyError::HttpsOnly("https://a/".into()), 308, "https-only", false, None),
+            (ProxyError::Misdirected, 421, "misdirected-request", false, None),
             (
                 ProxyError::NotFound { host: "h".into(), path: "/".into() },
                 404,

@@ -3,7 +3,13 @@
 //! hyper sets no clock by itself and no bound on connections; everything that a client could use up is
 //! limited here.
 
-use std::{convert::Infallible, error::Error, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    error::Error,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -15,14 +21,17 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
 };
+use pilotlight_crds::UrlScheme;
 use prometheus::IntGauge;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_rustls::server::TlsStream;
+use tokio_util::{either::Either, sync::CancellationToken};
 
 use super::{Peer, Proxy, calm::Calm};
+use crate::tls::{Session, Tls};
 
 /// Time for a client to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,60 +62,123 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// What the server may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The most client connections at once; the next one waits to be accepted.
+    /// The most client connections at once, handshakes included; the next one waits.
     pub connections: usize,
 }
 
-/// Serves the proxy until `stop`; returns what is needed to wait for the connections to end.
-pub async fn serve(
-    listener: TcpListener,
-    proxy: Arc<Proxy>,
-    limits: Limits,
+/// What the ports of a process share: room for connections, and the end of all of them.
+#[derive(Debug)]
+pub struct Connections {
+    room: Arc<Semaphore>,
+    graceful: GracefulShutdown,
     stop: CancellationToken,
-) -> GracefulShutdown {
-    serve_with(listener, limits, stop, move |peer: SocketAddr| {
+}
+
+impl Connections {
+    /// Connections are accepted until `stop`.
+    pub fn new(limits: Limits, stop: CancellationToken) -> Self {
+        let room = Arc::new(Semaphore::new(limits.connections));
+        Self { room, graceful: GracefulShutdown::new(), stop }
+    }
+
+    /// What is needed to wait for the connections to end.
+    pub fn into_graceful(self) -> GracefulShutdown {
+        self.graceful
+    }
+}
+
+/// A port on which clients connect.
+#[derive(Debug)]
+pub struct Port {
+    /// Where connections come in.
+    pub listener: TcpListener,
+    /// How each begins.
+    pub front: Front,
+}
+
+/// How the connections of a port begin.
+#[derive(Clone, Debug)]
+pub enum Front {
+    /// With HTTP. Callers reach the port by this scheme: https if something in front of it ends TLS.
+    Plain(UrlScheme),
+    /// With a TLS handshake.
+    Tls(Arc<Tls>),
+}
+
+/// Who is at the other end of a connection, and how it was made.
+#[derive(Debug)]
+pub struct Caller {
+    /// Its address.
+    pub ip: IpAddr,
+    /// The scheme by which it has reached us.
+    pub scheme: UrlScheme,
+    /// What its TLS handshake has agreed on, if it was with us.
+    pub tls: Option<Session>,
+}
+
+type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+impl Front {
+    /// Makes of an accepted socket what HTTP is spoken on; none if the handshake failed.
+    async fn begin(&self, socket: TcpStream, ip: IpAddr) -> Option<(Stream, Caller)> {
+        match self {
+            Self::Plain(scheme) => Some((Either::Left(socket), Caller { ip, scheme: *scheme, tls: None })),
+            Self::Tls(tls) => {
+                // On the heap: a handshake is large, and every connection's task would have room for it.
+                let (stream, session) = Box::pin(tls.accept(socket)).await?;
+                let caller = Caller { ip, scheme: UrlScheme::Https, tls: Some(session) };
+                Some((Either::Right(Box::new(stream)), caller))
+            }
+        }
+    }
+}
+
+/// Serves the proxy on a port until it is to stop.
+pub async fn serve(port: Port, proxy: Arc<Proxy>, connections: &Connections) {
+    serve_with(port, connections, move |caller: Caller| {
         let proxy = Arc::clone(&proxy);
         let open = Open::count(proxy.metrics.connections.clone());
-        let peer = Arc::new(Peer::new(peer.ip(), proxy.scheme, &proxy.trusted));
+        let peer = Arc::new(Peer::new(caller, &proxy.trusted));
         service_fn(move |request: Request<Incoming>| {
             let (proxy, peer, _open) = (Arc::clone(&proxy), Arc::clone(&peer), &open);
             async move { Ok::<_, Infallible>(proxy.answer(request, &peer).await) }
         })
     })
-    .await
+    .await;
 }
 
-/// Serves whatever `service_for` makes for a peer, within the same bounds.
+/// Serves whatever `service_for` makes for a caller, within the same bounds: accept, begin (a handshake,
+/// where there is one), and then HTTP until the connection ends.
 pub async fn serve_with<S, B>(
-    listener: TcpListener,
-    limits: Limits,
-    stop: CancellationToken,
-    service_for: impl Fn(SocketAddr) -> S,
-) -> GracefulShutdown
-where
+    port: Port,
+    connections: &Connections,
+    service_for: impl Fn(Caller) -> S + Send + Sync + 'static,
+) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
     S::Future: Send + 'static,
     B: Body<Error: Into<Box<dyn Error + Send + Sync>>, Data: Send> + Send + 'static,
 {
-    let graceful = GracefulShutdown::new();
-    let room = Arc::new(Semaphore::new(limits.connections));
-    let builder = builder();
+    let Port { listener, front } = port;
+    let (service_for, builder) = (Arc::new(service_for), Arc::new(builder()));
     loop {
         let accepted = tokio::select! {
-            () = stop.cancelled() => return graceful,
-            accepted = accept(&listener, &room) => accepted,
+            () = connections.stop.cancelled() => return,
+            accepted = accept(&listener, &connections.room) => accepted,
         };
-        let Some((stream, peer, permit)) = accepted else { continue };
+        let Some((socket, peer, permit)) = accepted else { continue };
         // Small answers must not wait for a full packet; a socket that refuses is about to fail anyway.
-        let _ = stream.set_nodelay(true);
-        let connection =
-            builder.serve_connection_with_upgrades(TokioIo::new(Calm::new(stream)), service_for(peer));
-        let connection = graceful.watch(connection.into_owned());
+        let _ = socket.set_nodelay(true);
+        let (front, builder, service_for) = (front.clone(), Arc::clone(&builder), Arc::clone(&service_for));
+        let watcher = connections.graceful.watcher();
+        // A task of its own from here on: a slow handshake keeps nobody else from being accepted.
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let _permit = permit;
+            let Some((stream, caller)) = front.begin(socket, peer.ip()).await else { return };
+            let connection =
+                builder.serve_connection_with_upgrades(TokioIo::new(Calm::new(stream)), service_for(caller));
+            if let Err(error) = watcher.watch(connection).await {
                 tracing::debug!(%peer, error, "a connection ended early");
             }
-            drop(permit);
         });
     }
 }
@@ -127,14 +199,15 @@ impl Drop for Open {
     }
 }
 
+/// The next connection, once there is room for it. Ports that share the room do not keep it from each
+/// other while nobody comes.
 async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    // The semaphore is never closed.
-    let permit = Arc::clone(room).acquire_owned().await.ok()?;
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     match listener.accept().await {
-        Ok((stream, peer)) => Some((stream, peer, permit)),
+        // The semaphore is never closed.
+        Ok((socket, peer)) => Some((socket, peer, Arc::clone(room).acquire_owned().await.ok()?)),
         Err(error) => {
             tracing::warn!(%error, "cannot accept a connection");
             tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -10,5 +10,6 @@ mod http2;
 mod streaming;
 mod strictness;
 mod telling;
+mod tls;
 
 use bed::Bed;

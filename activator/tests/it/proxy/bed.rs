@@ -20,7 +20,8 @@ use pilotlight_activator::{
     index::{Domains, Index, ToProbe},
     metrics::Metrics,
     probe,
-    proxy::{Limits, Proxy, Sessions, TraceIds, serve},
+    proxy::{Connections, Front, Limits, Port, Proxy, Sessions, TraceIds, serve},
+    tls::{Redirect, Tls},
 };
 use pilotlight_crds::{Function, FunctionKey, FunctionSpec, FunctionStatus, ObservedPod, UrlScheme};
 use prometheus::Registry;
@@ -35,6 +36,8 @@ pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// An activator that serves one Function.
 pub(super) struct Bed {
     pub(super) addr: SocketAddr,
+    /// Of the port with TLS, if there is one.
+    pub(super) tls_addr: Option<SocketAddr>,
     pub(super) function: Arc<FunctionState>,
     pub(super) process: Arc<Process>,
     pub(super) stop: CancellationToken,
@@ -45,6 +48,11 @@ pub(super) struct Bed {
 impl Bed {
     /// A Function `demo/hello` with a spec.
     pub(super) async fn new(spec: FunctionSpec) -> Self {
+        Self::with_tls(spec, None, None).await
+    }
+
+    /// The same, with a port for TLS, and with redirects to it.
+    pub(super) async fn with_tls(spec: FunctionSpec, tls: Option<Tls>, redirect: Option<Redirect>) -> Self {
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let (process, pokes) = Process::new(10_000, 1 << 28);
         let domains = Domains { outside: "example.org".into(), cluster: "cluster.local".into() };
@@ -59,21 +67,32 @@ impl Bed {
         });
         index.apply_function(&function);
         let sessions = Sessions { keys: None, store: None };
-        let proxy = Proxy {
+        let proxy = Arc::new(Proxy {
             routes: index.routes(),
             process: Arc::clone(&process),
             metrics,
             sessions,
-            scheme: UrlScheme::Http,
             trusted: Vec::new(),
             traces: TraceIds::default(),
+            redirect,
+        });
+        let (addr, plain) = port(Front::Plain(UrlScheme::Http)).await;
+        let (tls_addr, tls) = match tls {
+            Some(tls) => {
+                let (addr, port) = port(Front::Tls(Arc::new(tls))).await;
+                (Some(addr), Some(port))
+            }
+            None => (None, None),
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        tokio::spawn(serve(listener, Arc::new(proxy), Limits { connections: 1_000 }, stop.clone()));
+        let connections = Connections::new(Limits { connections: 1_000 }, stop.clone());
+        tokio::spawn(async move {
+            let ports = [plain].into_iter().chain(tls);
+            let serving = ports.map(|port| serve(port, Arc::clone(&proxy), &connections));
+            futures_util::future::join_all(serving).await;
+        });
         let function = index.function(&FunctionKey::new("demo", "hello")).unwrap();
-        Self { addr, function, process, stop, index, _pokes: pokes }
+        Self { addr, tls_addr, function, process, stop, index, _pokes: pokes }
     }
 
     /// What a watch would say of a pod.
@@ -115,6 +134,11 @@ impl Bed {
         let (parts, body) = response.into_parts();
         Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
     }
+}
+
+async fn port(front: Front) -> (SocketAddr, Port) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    (listener.local_addr().unwrap(), Port { listener, front })
 }
 
 pub(super) fn get(path: &str) -> Request<Body> {
