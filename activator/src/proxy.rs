@@ -7,8 +7,11 @@ mod body;
 mod calm;
 mod forward;
 mod frames;
+mod framing;
+mod guard;
 mod headers;
 mod origin;
+mod path;
 mod pool;
 mod repeat;
 mod respond;
@@ -25,7 +28,6 @@ use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header, uri:
 use hyper::body::Incoming;
 use pilotlight_crds::{Protocol, UrlScheme};
 
-pub(crate) use self::pool::adopt;
 use self::{
     body::RequestBody,
     forward::{Answer, Failure, Terms, forward},
@@ -42,6 +44,7 @@ pub use self::{
     sessions::Sessions,
     trace::TraceIds,
 };
+pub(crate) use self::{guard::broken_rule, pool::adopt};
 use crate::{
     function::{Acquired, FunctionState, Process, Wish},
     index::SharedRoutes,
@@ -113,7 +116,7 @@ impl Proxy {
         trace: Trace,
     ) -> Result<Routed<'a>, ProxyError> {
         let began = Instant::now();
-        let host = strict::check(request).map_err(ProxyError::BadRequest)?;
+        let host = strict::check(request)?;
         let path = request.uri().path();
         let name = host.as_ref().map(strict::host_name).unwrap_or_default();
         let scheme = peer.scheme(request.headers());

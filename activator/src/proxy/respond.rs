@@ -5,7 +5,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde::Serialize;
 
-use super::trace::Trace;
+use super::{framing::Refusal, trace::Trace};
 use crate::{function::HoldError, tls::Misuse};
 
 /// Header with the reason of an answer that the activator made itself.
@@ -25,6 +25,9 @@ pub(super) enum ProxyError {
     /// The host is served by HTTPS only.
     #[error("this host is reached by HTTPS: {0}")]
     HttpsOnly(String),
+    /// The request's bytes break a rule of HTTP/1.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// No Function answers there.
     #[error("no function answers on host `{host}` and path `{path}`")]
     NotFound {
@@ -81,6 +84,16 @@ impl ProxyError {
             Self::BadRequest(_) => verdict(StatusCode::BAD_REQUEST, "bad-request", false, None),
             Self::Misdirected => verdict(StatusCode::MISDIRECTED_REQUEST, "misdirected-request", false, None),
             Self::HttpsOnly(_) => verdict(StatusCode::PERMANENT_REDIRECT, "https-only", false, None),
+            Self::Refused(Refusal::TargetTooLong) => {
+                verdict(StatusCode::URI_TOO_LONG, "target-too-long", false, None)
+            }
+            Self::Refused(Refusal::HeadTooLong | Refusal::TooManyFields) => {
+                verdict(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-large", false, None)
+            }
+            Self::Refused(Refusal::UnknownVersion) => {
+                verdict(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "unknown-version", false, None)
+            }
+            Self::Refused(_) => verdict(StatusCode::BAD_REQUEST, "bad-request", false, None),
             Self::NotFound { .. } => verdict(StatusCode::NOT_FOUND, "no-such-function", false, None),
             Self::Hold(HoldError::TooManyRequests) => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, "hold-requests-exceeded", false, Some(1))
@@ -166,10 +179,13 @@ mod tests {
         let timeout = HoldError::Timeout { waited: Duration::from_secs(30), why: None };
         let trouble =
             HoldError::CannotStart { reason: "ErrImagePull".into(), message: "no such image".into() };
-        let rows: [(ProxyError, u16, &str, bool, Option<u32>); 11] = [
+        let rows: [(ProxyError, u16, &str, bool, Option<u32>); 14] = [
             (ProxyError::BadRequest("no Host"), 400, "bad-request", false, None),
             (ProxyError::HttpsOnly("https://a/".into()), 308, "https-only", false, None),
             (ProxyError::Misdirected, 421, "misdirected-request", false, None),
+            (Refusal::BareLf.into(), 400, "bad-request", false, None),
+            (Refusal::TargetTooLong.into(), 414, "target-too-long", false, None),
+            (Refusal::TooManyFields.into(), 431, "head-too-large", false, None),
             (
                 ProxyError::NotFound { host: "h".into(), path: "/".into() },
                 404,

@@ -30,15 +30,16 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tokio_util::{either::Either, sync::CancellationToken};
 
-use super::{Peer, Proxy, calm::Calm};
+use super::{
+    Peer, Proxy,
+    calm::Calm,
+    framing::{MAX_FIELDS, MAX_HEAD},
+    guard::{Guard, Tunnel},
+};
 use crate::tls::{Session, Tls};
 
 /// Time for a client to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// The largest head, and what a connection buffers of a body (hyper's own default is 400 KiB).
-const HEAD_BUFFER: usize = 64 * 1024;
-/// The most headers of a request.
-const MAX_HEADERS: usize = 128;
 /// HTTP/2: streams per connection, and bytes that a client may send ahead on one stream and on all of them: as
 /// Envoy's guide for proxies at the edge has them.
 const MAX_STREAMS: u32 = 200;
@@ -174,8 +175,10 @@ pub async fn serve_with<S, B>(
         tokio::spawn(async move {
             let _permit = permit;
             let Some((stream, caller)) = front.begin(socket, peer.ip()).await else { return };
-            let connection =
-                builder.serve_connection_with_upgrades(TokioIo::new(Calm::new(stream)), service_for(caller));
+            let tunnel = Tunnel::default();
+            let stream = TokioIo::new(Guard::new(Calm::new(stream), tunnel.clone()));
+            let service = tunnel.watch(service_for(caller));
+            let connection = builder.serve_connection_with_upgrades(stream, service);
             if let Err(error) = watcher.watch(connection).await {
                 tracing::debug!(%peer, error, "a connection ended early");
             }
@@ -222,8 +225,8 @@ fn builder() -> Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_BUFFER)
-        .max_headers(MAX_HEADERS);
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_FIELDS);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -232,7 +235,7 @@ fn builder() -> Builder<TokioExecutor> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         // A larger list is answered with 431, one of four times the size ends the connection.
-        .max_header_list_size(HEAD_BUFFER as u32)
+        .max_header_list_size(MAX_HEAD as u32)
         .max_send_buf_size(STREAM_BUFFER)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(PROVOKED_RESETS);

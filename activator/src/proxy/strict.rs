@@ -4,50 +4,52 @@ use std::borrow::Cow;
 
 use http::{HeaderValue, Method, Request, Version, header};
 
-/// Longer methods are nobody's, and would fill logs. The longest registered one has 17 characters.
-const LONGEST_METHOD: usize = 32;
+use super::{
+    framing::{LONGEST_METHOD, Refusal},
+    guard, path,
+    respond::ProxyError,
+};
 
 /// Checks a request; the host that it was sent to, if it names one.
 ///
 /// # Errors
 /// The rule that the request breaks.
-pub(super) fn check<B>(request: &Request<B>) -> Result<Option<HeaderValue>, &'static str> {
+pub(super) fn check<B>(request: &Request<B>) -> Result<Option<HeaderValue>, ProxyError> {
+    if request.uri().path() == "*" && request.method() != Method::OPTIONS {
+        return Err(guard::broken_rule(request.headers()).into());
+    }
     if request.method() == Method::CONNECT {
-        return Err("CONNECT is for proxies that open tunnels, which this one does not");
+        return Err(Refusal::Connect.into());
     }
     if request.method().as_str().len() > LONGEST_METHOD {
-        return Err("the method is longer than any method is");
+        return Err(Refusal::Method.into());
     }
-    if request.uri().path() == "*" && request.method() != Method::OPTIONS {
-        return Err("only OPTIONS has the target *");
-    }
-    let headers = request.headers();
-    if headers
-        .get_all(header::TRANSFER_ENCODING)
-        .iter()
-        .any(|te| !te.as_bytes().eq_ignore_ascii_case(b"chunked"))
-    {
-        return Err("the only transfer coding that a request may have is chunked");
-    }
-    if headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH) {
-        // RFC 9112, section 6.3: such a request ought to be handled as an error.
-        return Err("a request has Transfer-Encoding or Content-Length, not both");
-    }
-    let mut hosts = headers.get_all(header::HOST).iter();
+    path::check(request.uri().path()).and_then(|()| host(request)).map_err(ProxyError::BadRequest)
+}
+
+/// The one host that a request is for.
+fn host<B>(request: &Request<B>) -> Result<Option<HeaderValue>, &'static str> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (_, Some(_)) => return Err("a request has one Host header"),
-        (host, None) => host.cloned(),
+        (host, None) => host,
     };
-    // RFC 9112, section 3.2: a target's own authority is what counts, but Host must be there.
-    let authority = request.uri().authority().map(|authority| authority.as_str());
-    if host.is_none() && authority.is_none() && request.version() == Version::HTTP_11 {
-        return Err("an HTTP/1.1 request has a Host header");
-    }
-    let host = match authority {
-        Some(authority) => {
-            Some(HeaderValue::from_str(authority).map_err(|_| "the target's authority is malformed")?)
+    let version = request.version();
+    let host = match (request.uri().authority(), host) {
+        // RFC 9113, section 8.3.1.
+        (Some(authority), Some(host))
+            if version == Version::HTTP_2
+                && !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) =>
+        {
+            return Err("the Host header names another host than :authority");
         }
-        None => host,
+        // RFC 9112, section 3.2.2: a target's own authority is what counts.
+        (Some(authority), _) => Some(
+            HeaderValue::from_str(authority.as_str()).map_err(|_| "the target's authority is malformed")?,
+        ),
+        // RFC 9112, section 3.2: Host must be there, also if the target has an authority.
+        (None, None) if version >= Version::HTTP_11 => return Err("a request names its host"),
+        (None, host) => host.cloned(),
     };
     match &host {
         Some(host) if !well_formed(host.as_bytes()) => Err("the Host header is malformed"),
@@ -128,11 +130,5 @@ mod tests {
         ] {
             check_host(&[("host", bad)], "/", Err(()));
         }
-    }
-
-    #[test]
-    fn ambiguous_lengths_are_refused() {
-        let both = [("host", "a"), ("transfer-encoding", "chunked"), ("content-length", "1")];
-        check_host(&both, "/", Err(()));
     }
 }

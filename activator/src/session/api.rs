@@ -10,7 +10,7 @@ use axum::{
     body::Body,
     extract::{Path, RawQuery, State},
     http::{
-        HeaderMap, HeaderValue, StatusCode,
+        HeaderMap, HeaderValue, StatusCode, Uri,
         header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG},
     },
     response::{IntoResponse, Response},
@@ -27,6 +27,7 @@ use super::{
     intake::{Intake, Permit},
     problem::Problem,
 };
+use crate::proxy::broken_rule;
 
 /// The largest body that is taken unless the installation says otherwise.
 pub const DEFAULT_LIMIT: usize = 256 << 10;
@@ -120,8 +121,16 @@ pub fn router(state: StateApi) -> Router {
     Router::new()
         .route("/v1/session/{id}", get(read).put(write).delete(remove))
         .method_not_allowed_fallback(|| async { Problem::NoSuchMethod })
-        .fallback(|| async { Problem::NoSuchPath })
+        .fallback(elsewhere)
         .with_state(state)
+}
+
+/// What is at no path of ours. The target `*` stands for a request that was refused before it came here.
+async fn elsewhere(uri: Uri, headers: HeaderMap) -> Problem {
+    match uri.path() {
+        "*" => Problem::BadRequest(broken_rule(&headers).to_string()),
+        _ => Problem::NoSuchPath,
+    }
 }
 
 /// GET, and HEAD, whose body the router leaves out.

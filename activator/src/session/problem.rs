@@ -17,6 +17,8 @@ const REASON: HeaderName = HeaderName::from_static("pilotlight-reason");
 /// An answer that is not what the function asked for. Its text is the `detail` that the function reads.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Problem {
+    #[error("{0}")]
+    BadRequest(String),
     #[error("the request needs `Authorization: Bearer` with the token in PILOTLIGHT_STATE_TOKEN")]
     Unauthenticated,
     #[error("this session id was not made for {0}")]
@@ -60,6 +62,9 @@ impl Problem {
     /// Status, reason, title.
     const fn row(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
+            Self::BadRequest(_) => {
+                (StatusCode::BAD_REQUEST, "bad-request", "The request breaks a rule of HTTP")
+            }
             Self::Unauthenticated => {
                 (StatusCode::UNAUTHORIZED, "state-unauthenticated", "The token is missing or wrong")
             }

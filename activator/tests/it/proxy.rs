@@ -7,6 +7,8 @@ mod floods;
 mod frames;
 mod holding;
 mod http2;
+mod raw;
+mod smuggling;
 mod streaming;
 mod strictness;
 mod telling;

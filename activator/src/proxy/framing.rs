@@ -1,0 +1,174 @@
+//! Where one request of an HTTP/1 connection ends and the next begins, by the letter of RFC 9112.
+//!
+//! hyper repairs some of what is ambiguous in silence (a `Content-Length` beside `Transfer-Encoding`, a line
+//! that ends without CR, a target with a fragment), and answers the rest of it without a body. So the bytes
+//! of a connection are followed here before hyper sees them, and what breaks a rule is refused by name.
+//! A value: bytes in, how far they may pass out. [`guard`](super::guard) does the reading.
+
+mod chunked;
+mod head;
+mod refusal;
+
+use self::{chunked::Chunked, head::Head};
+pub(super) use self::{
+    head::{LONGEST_METHOD, MAX_FIELDS, MAX_HEAD},
+    refusal::Refusal,
+};
+use super::frames::PREFACE;
+
+/// Follows the bytes that a client sends on one connection.
+#[derive(Debug)]
+pub(super) struct Framing {
+    part: Part,
+    /// Whether nothing has passed yet: only then the HTTP/2 preface may come.
+    fresh: bool,
+}
+
+/// What the next byte belongs to.
+#[derive(Debug)]
+enum Part {
+    Head(Head),
+    /// A body, by the bytes that it still has.
+    Sized(u64),
+    Chunked(Chunked),
+    /// Not HTTP/1, or no longer: nothing to follow.
+    Opaque,
+}
+
+/// A rule is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Broken {
+    /// Bytes before the message, or the part of a body, that breaks it: they may pass.
+    pub(super) passed: usize,
+    /// The rule.
+    pub(super) rule: Refusal,
+    /// Whether it is a body that breaks it: its head has passed, so the request is under way.
+    pub(super) in_body: bool,
+}
+
+impl Framing {
+    /// A connection from its first byte.
+    pub(super) fn new() -> Self {
+        Self { part: Part::Head(Head::default()), fresh: true }
+    }
+
+    /// Nothing is followed from here on: the connection has been switched to another protocol.
+    pub(super) fn switch(&mut self) {
+        self.part = Part::Opaque;
+    }
+
+    /// Whether everything may pass from here on.
+    pub(super) fn is_opaque(&self) -> bool {
+        matches!(self.part, Part::Opaque)
+    }
+
+    /// How many of `bytes` may pass. The rest is the beginning of a head: it must come again, from its
+    /// start and with more behind it.
+    ///
+    /// # Errors
+    /// The first rule that is broken. Nothing behind it is to be followed any further.
+    pub(super) fn follow(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
+        let mut passed = 0;
+        while passed < bytes.len() {
+            let rest = &bytes[passed..];
+            match &mut self.part {
+                Part::Opaque => return Ok(bytes.len()),
+                Part::Sized(left) => {
+                    let now = (*left).min(rest.len() as u64);
+                    *left -= now;
+                    passed += now as usize;
+                    if *left == 0 {
+                        self.part = Part::Head(Head::default());
+                    }
+                }
+                Part::Chunked(chunked) => {
+                    let now = chunked.follow(rest).map_err(|(at, rule)| broken(passed + at, rule, true))?;
+                    passed += now;
+                    if chunked.has_ended() {
+                        self.part = Part::Head(Head::default());
+                    }
+                }
+                Part::Head(_)
+                    if self.fresh && PREFACE.starts_with(&rest[..rest.len().min(PREFACE.len())]) =>
+                {
+                    if rest.len() < PREFACE.len() {
+                        return Ok(passed);
+                    }
+                    self.part = Part::Opaque;
+                }
+                Part::Head(head) => {
+                    let Some((length, body)) =
+                        head.follow(rest).map_err(|rule| broken(passed, rule, false))?
+                    else {
+                        return Ok(passed);
+                    };
+                    passed += length;
+                    (self.part, self.fresh) = (body.into(), false);
+                }
+            }
+        }
+        Ok(passed)
+    }
+}
+
+const fn broken(passed: usize, rule: Refusal, in_body: bool) -> Broken {
+    Broken { passed, rule, in_body }
+}
+
+/// How the body behind a head is framed (RFC 9112, section 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Body {
+    Sized(u64),
+    Chunked,
+}
+
+impl From<Body> for Part {
+    fn from(body: Body) -> Self {
+        match body {
+            Body::Sized(0) => Self::Head(Head::default()),
+            Body::Sized(length) => Self::Sized(length),
+            Body::Chunked => Self::Chunked(Chunked::default()),
+        }
+    }
+}
+
+/// What a name of a header or a method is made of: `tchar` of RFC 9110, section 5.6.2.
+fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().fold(true, |all, byte| all & TCHAR[*byte as usize])
+}
+
+static TCHAR: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let c = byte as u8;
+        table[byte] = c.is_ascii_alphanumeric()
+            || matches!(
+                c,
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
+            );
+        byte += 1;
+    }
+    table
+};
+
+/// What a value must not have: controls other than tab (RFC 9110, section 5.5).
+const fn is_control(byte: u8) -> bool {
+    (byte < 0x20 && byte != b'\t') || byte == 0x7f
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! Stands between a client's socket and hyper: lets pass what keeps the rules of HTTP/1, and puts a request
+//! that we refuse ourselves in the place of what does not.
+//!
+//! A head passes when it is whole, so hyper sees good requests and nothing else. In place of a bad one it sees
+//! [`refused`], of which [`strict::check`](super::strict::check) makes the answer: in order behind the
+//! answers to earlier requests, and with `Connection: close`. No client can send that head itself, and all
+//! that it could get by it is a refusal. A bad body ends with an error where it went bad.
+
+use std::{
+    convert::Infallible,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
+use hyper::{
+    body::{Body, Incoming},
+    service::{Service, service_fn},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
+
+use super::framing::{Broken, Framing, Refusal};
+
+/// Which rule a refused request has broken, by its place in [`Refusal::ALL`].
+const REFUSED: HeaderName = HeaderName::from_static("pilotlight-refused");
+/// How much is read at once of a head that came in pieces.
+const PIECE: usize = 4 * 1024;
+/// How much of what follows a refused request is read and dropped. A socket that is closed with bytes unread
+/// is reset, and the client may lose the answer.
+const LINGER: usize = 256 * 1024;
+
+/// A client's connection, of which only what keeps the rules can be read.
+#[derive(Debug)]
+pub(super) struct Guard<IO> {
+    io: IO,
+    framing: Framing,
+    /// Read and not yet passed on.
+    held: BytesMut,
+    /// How much of `held` may be passed on; behind it is the beginning of a head.
+    clear: usize,
+    refused: Option<Refused>,
+    tunnel: Tunnel,
+}
+
+/// What comes after the last bytes that may pass.
+#[derive(Clone, Copy, Debug)]
+enum Refused {
+    /// Nothing. So many more bytes are read to be dropped.
+    Head(usize),
+    /// An error.
+    Body(Refusal),
+}
+
+impl<IO> Guard<IO> {
+    /// Guards a connection until it becomes a tunnel.
+    pub(super) fn new(io: IO, tunnel: Tunnel) -> Self {
+        Self { io, framing: Framing::new(), held: BytesMut::new(), clear: 0, refused: None, tunnel }
+    }
+
+    /// Passes on what may be passed on. The buffer is given back with the last byte: few connections need
+    /// it for long.
+    fn pass(&mut self, buf: &mut ReadBuf<'_>) {
+        let now = self.clear.min(buf.remaining());
+        buf.put_slice(&self.held[..now]);
+        self.held.advance(now);
+        self.clear -= now;
+        if self.held.is_empty() {
+            self.held = BytesMut::new();
+        }
+    }
+
+    /// After this, `held` is what hyper sees in place of what was refused.
+    fn refuse(&mut self, broken: Broken) {
+        if broken.in_body {
+            self.refused = Some(Refused::Body(broken.rule));
+        } else {
+            self.held.extend_from_slice(refused(broken.rule).as_bytes());
+            self.refused = Some(Refused::Head(LINGER));
+        }
+        self.clear = self.held.len();
+    }
+
+    /// Whether hyper has handed the connection over; then everything that is held may pass.
+    fn is_tunnel(&mut self) -> bool {
+        if !self.framing.is_opaque() && self.tunnel.is_open() {
+            self.framing.switch();
+            self.clear = self.held.len();
+        }
+        self.framing.is_opaque()
+    }
+}
+
+impl<IO: AsyncRead + Unpin> Guard<IO> {
+    /// Reads straight into hyper's buffer; what cannot pass yet is taken out of it again.
+    fn read_through(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        let read = &buf.filled()[before..];
+        let passed = match self.framing.follow(read) {
+            Ok(passed) => {
+                self.held.extend_from_slice(&read[passed..]);
+                passed
+            }
+            Err(broken) => {
+                self.refuse(broken);
+                broken.passed
+            }
+        };
+        buf.set_filled(before + passed);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads more of what is held. `false`: the client has ended.
+    fn read_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.held.reserve(PIECE);
+        if ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.held))? == 0 {
+            return Poll::Ready(Ok(false));
+        }
+        match self.framing.follow(&self.held) {
+            Ok(passed) => self.clear = passed,
+            Err(broken) => {
+                self.held.truncate(broken.passed);
+                self.refuse(broken);
+            }
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// What is read after a refusal.
+    fn after_refusal(&mut self, cx: &mut Context<'_>, refused: Refused) -> Poll<io::Result<()>> {
+        let mut left = match refused {
+            Refused::Body(rule) => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, rule))),
+            Refused::Head(left) => left,
+        };
+        // Never the end: hyper would take the client for gone, and not answer.
+        while left > 0 {
+            let mut scratch = [0; PIECE];
+            let mut dropped = ReadBuf::new(&mut scratch);
+            let outcome = Pin::new(&mut self.io).poll_read(cx, &mut dropped);
+            left = match outcome {
+                Poll::Ready(Ok(())) if !dropped.filled().is_empty() => {
+                    left.saturating_sub(dropped.filled().len())
+                }
+                Poll::Ready(_) => 0,
+                Poll::Pending => break,
+            };
+        }
+        self.refused = Some(Refused::Head(left));
+        Poll::Pending
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Guard<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let opaque = self.is_tunnel();
+            if self.clear > 0 {
+                self.pass(buf);
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(refused) = self.refused {
+                return self.after_refusal(cx, refused);
+            }
+            if opaque {
+                return Pin::new(&mut self.io).poll_read(cx, buf);
+            }
+            if !self.held.is_empty() {
+                if !ready!(self.read_more(cx))? {
+                    return Poll::Ready(Ok(()));
+                }
+                continue;
+            }
+            let before = buf.filled().len();
+            ready!(self.read_through(cx, buf))?;
+            // Nothing in `buf` would be the client's end.
+            let ended = self.held.is_empty() && self.refused.is_none();
+            if ended || buf.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Guard<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// The head that hyper sees in place of one that is refused.
+fn refused(rule: Refusal) -> String {
+    format!("GET * HTTP/1.1\r\n{REFUSED}: {}\r\nConnection: close\r\n\r\n", rule as usize)
+}
+
+/// The rule that a request with the target `*` has broken: what was put in the place of it says so.
+pub(crate) fn broken_rule(headers: &HeaderMap) -> Refusal {
+    let place = headers.get(REFUSED).and_then(|place| place.to_str().ok()?.parse::<usize>().ok());
+    place.and_then(|place| Refusal::ALL.get(place).copied()).unwrap_or(Refusal::Asterisk)
+}
+
+/// Whether a connection has been switched to another protocol, known to its service and to its guard.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tunnel(Arc<AtomicBool>);
+
+impl Tunnel {
+    fn is_open(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// The same service, with an eye on its answers: behind `101 Switching Protocols` comes no HTTP.
+    pub(super) fn watch<S, B>(
+        self,
+        service: S,
+    ) -> impl Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>,
+        B: Body,
+    {
+        service_fn(move |request| {
+            let (answer, tunnel) = (service.call(request), self.clone());
+            async move {
+                let response = answer.await?;
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    tunnel.0.store(true, Ordering::Release);
+                }
+                Ok(response)
+            }
+        })
+    }
+}
