@@ -25,6 +25,7 @@ mod tunnel;
 use std::{sync::Arc, time::Instant};
 
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header, uri::PathAndQuery};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use pilotlight_crds::{Protocol, UrlScheme};
 
@@ -259,6 +260,9 @@ fn to_pod(
     let path = forwarded_path(&parts.uri, routed.strip)?;
     let origin = headers::Origin { peer: routed.peer, host: routed.host.as_ref(), version: parts.version };
     headers::to_pod(&mut parts.headers, &origin, protocol);
+    if body.is_end_stream() {
+        parts.headers.remove(header::TRAILER);
+    }
     routed.trace.pass_on(&mut parts.headers);
     match protocol {
         Protocol::Http1 => {
@@ -294,7 +298,6 @@ fn absolute_form(host: Option<&HeaderValue>, path: PathAndQuery) -> Result<Uri, 
 
 /// Bytes of a request that are in memory while it is held: its head, and what its connection buffers.
 fn in_memory(request: &Request<RequestBody>) -> u64 {
-    use http_body::Body as _;
     let headers: usize =
         request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     let body = match request.body().is_end_stream() {

@@ -24,6 +24,13 @@ pub(super) const COLD_START: HeaderName = HeaderName::from_static("pilotlight-co
 /// Headers that tell where a request comes from.
 const ORIGIN: [HeaderName; 4] = [header::FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO];
 
+/// Headers that say how long a body is.
+const FRAMING: [HeaderName; 2] = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+/// Headers by which a proxy in front overrules what servers and frameworks see of a request, without a standard.
+const OVERRULING: [&str; 4] = ["x-real-ip", "x-forwarded-port", "x-original-url", "x-rewrite-url"];
+/// CGI makes of it the variable by which many programs find their way out (CVE-2016-5385, "httpoxy").
+const PROXY: &str = "proxy";
+
 /// Headers that end at this hop, besides those that `Connection` names.
 const HOP_BY_HOP: [HeaderName; 6] = [
     header::CONNECTION,
@@ -54,7 +61,8 @@ pub(super) fn to_pod(headers: &mut HeaderMap, origin: &Origin<'_>, protocol: Pro
     if trailers && protocol == Protocol::H2c {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    let forged: Vec<_> = headers.keys().filter(|name| is_forged(name.as_str())).cloned().collect();
+    let trusted = origin.peer.is_trusted();
+    let forged: Vec<_> = headers.keys().filter(|name| is_forged(name.as_str(), trusted)).cloned().collect();
     for name in forged {
         headers.remove(name);
     }
@@ -63,15 +71,19 @@ pub(super) fn to_pod(headers: &mut HeaderMap, origin: &Origin<'_>, protocol: Pro
     origin.peer.tell(headers, origin.host, origin.version);
 }
 
-/// Whether a header is one that only we may send, or could pass for one: servers that hand headers on as
-/// variables (CGI, WSGI, PHP) cannot tell `_` from `-`.
-fn is_forged(name: &str) -> bool {
-    if name.starts_with(OURS) {
+/// Whether a header is one that only we, or who is trusted, may send; or could pass for one that is not what
+/// it seems: servers that hand headers on as variables (CGI, WSGI, PHP) cannot tell `_` from `-`.
+fn is_forged(name: &str, trusted: bool) -> bool {
+    // Most names begin otherwise.
+    if matches!(name.as_bytes(), [b'p' | b'x', ..])
+        && (name.starts_with(OURS) || name == PROXY || (!trusted && OVERRULING.contains(&name)))
+    {
         return true;
     }
     name.contains('_') && {
         let name = name.replace('_', "-");
-        name.starts_with(OURS) || ORIGIN.iter().any(|known| known.as_str() == name)
+        let known = ORIGIN.iter().chain(&FRAMING).any(|known| known.as_str() == name);
+        known || name.starts_with(OURS) || OVERRULING.contains(&name.as_str())
     }
 }
 
@@ -97,12 +109,17 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// The protocol that both sides agree to switch to: `Upgrade` with `Connection: upgrade`.
+/// The protocol that both sides agree to switch to: `Upgrade` with `Connection: upgrade`. Not HTTP/2: RFC 9113
+/// has done away with that way into it, and past us every request could go through it unseen.
 pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let asks = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named =
         asks.flat_map(|value| value.split(',')).any(|name| name.trim().eq_ignore_ascii_case("upgrade"));
-    headers.get(header::UPGRADE).filter(|_| named).cloned()
+    let is_http2 = |value: &&HeaderValue| {
+        let value = value.as_bytes().to_ascii_lowercase();
+        value.split(|byte| *byte == b',').any(|name| matches!(name.trim_ascii(), b"h2c" | b"h2"))
+    };
+    headers.get(header::UPGRADE).filter(|_| named).filter(|value| !is_http2(value)).cloned()
 }
 
 #[cfg(test)]
@@ -131,6 +148,12 @@ mod tests {
             ("forwarded", "for=1.1.1.1"),
             ("pilotlight_session_id", "forged"),
             ("x_forwarded_for", "1.1.1.1"),
+            ("x-real-ip", "1.1.1.1"),
+            ("x-rewrite-url", "/admin"),
+            ("x_rewrite_url", "/admin"),
+            ("proxy", "http://1.1.1.1"),
+            ("content_length", "1"),
+            ("transfer_encoding", "chunked"),
             ("x_other", "stays"),
             ("accept", "*/*"),
         ]);
@@ -152,9 +175,23 @@ mod tests {
     }
 
     #[test]
+    fn who_is_trusted_may_overrule_and_not_speak_for_us() {
+        let mut sent =
+            headers(&[("x-real-ip", "1.1.1.1"), ("pilotlight-session-id", "forged"), ("proxy", "a")]);
+        let ranges = ["10.0.0.0/8".parse().unwrap()];
+        let peer = Peer::new("10.0.0.9".parse().unwrap(), UrlScheme::Https, &ranges);
+        to_pod(&mut sent, &Origin { peer: &peer, host: None, version: Version::HTTP_11 }, Protocol::Http1);
+        assert_eq!(sent.get("x-real-ip").unwrap(), "1.1.1.1");
+        assert!(!sent.contains_key("pilotlight-session-id") && !sent.contains_key("proxy"));
+    }
+
+    #[test]
     fn an_upgrade_needs_both_headers() {
         assert!(upgrade(&headers(&[("upgrade", "websocket")])).is_none());
         let both = headers(&[("upgrade", "websocket"), ("connection", "keep-alive, Upgrade")]);
         assert_eq!(upgrade(&both).unwrap(), "websocket");
+        for protocol in ["h2c", "H2C", "websocket, h2c", "h2"] {
+            assert_eq!(upgrade(&headers(&[("upgrade", protocol), ("connection", "upgrade")])), None);
+        }
     }
 }

@@ -110,6 +110,11 @@ impl Peer {
         }
     }
 
+    /// Whether it is a proxy of the operator's, which may say where its requests come from.
+    pub(super) const fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
     /// Tells a pod where a request comes from.
     pub(super) fn tell(&self, headers: &mut HeaderMap, host: Option<&HeaderValue>, version: Version) {
         let element = self.forwarded_element(host);

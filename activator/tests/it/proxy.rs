@@ -5,6 +5,7 @@ mod bed;
 mod conformance;
 mod floods;
 mod frames;
+mod guard;
 mod holding;
 mod http2;
 mod raw;
