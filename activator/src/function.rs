@@ -6,6 +6,7 @@
 
 mod coldstart;
 mod config;
+mod growth;
 mod pod;
 mod process;
 mod replicas;
@@ -24,8 +25,6 @@ use arc_swap::ArcSwap;
 use pilotlight_crds::{FunctionKey, PodTrouble};
 use tokio::sync::oneshot;
 
-use self::replicas::PodEntry;
-use self::slot::HeldGuard;
 pub use self::{
     coldstart::{ColdStart, Phase},
     config::{FunctionConfig, Timeouts},
@@ -34,11 +33,12 @@ pub use self::{
     replicas::{Observed, ScaleDown},
     slot::{Acquired, HoldError, Slot},
 };
+use self::{growth::Growth, replicas::PodEntry, slot::HeldGuard};
 use crate::{
     autoscaler::{Decision, Window},
     metrics::FunctionMetrics,
     proxy::RetryBudget,
-    slots::{Full, Slots},
+    slots::{Full, Place, Slots},
 };
 
 type Waiter = oneshot::Sender<Result<Slot, HoldError>>;
@@ -70,6 +70,7 @@ struct Inner {
     pods: BTreeMap<String, PodEntry>,
     /// Replicas asked for, by revision.
     replicas: BTreeMap<String, u32>,
+    growth: Growth,
     /// Revisions whose pods cannot even be created, why, and since when.
     refused: BTreeMap<String, (PodTrouble, Instant)>,
     /// The revision that served before the one that serves now.
@@ -121,10 +122,11 @@ impl FunctionState {
         now: Instant,
     ) -> Arc<Self> {
         let inner = Inner {
-            slots: Slots::new(config.limit),
+            slots: Slots::new(config.limit, config.hold_timeout),
             window: Window::new(config.policy.window, now),
             pods: BTreeMap::new(),
             replicas: BTreeMap::new(),
+            growth: Growth::default(),
             refused: BTreeMap::new(),
             previous: None,
             cold: None,
@@ -197,13 +199,15 @@ impl FunctionState {
             return Err(HoldError::ProcessFull);
         }
         let (sender, receiver) = oneshot::channel();
-        let ticket = inner.slots.hold(sender, bytes, config.hold).map_err(|(_, full)| {
-            self.process.leave(bytes);
-            match full {
-                Full::Requests => HoldError::TooManyRequests,
-                Full::Bytes => HoldError::TooManyBytes,
-            }
-        })?;
+        let Place { ticket, pushed_out } =
+            inner.slots.hold(sender, bytes, config.hold, now).map_err(|(_, full)| {
+                self.process.leave(bytes);
+                match full {
+                    Full::Requests => HoldError::TooManyRequests,
+                    Full::Bytes => HoldError::TooManyBytes,
+                }
+            })?;
+        self.give_up_on(pushed_out);
         let cold = inner.slots.open_pods() == 0;
         if cold && inner.cold.is_none() {
             let revision = config.serving.clone().unwrap_or_default();
@@ -214,21 +218,25 @@ impl FunctionState {
         Ok((receiver, HeldGuard { function: self, ticket, bytes }, cold))
     }
 
-    /// A slot comes back: the oldest held request gets it.
+    /// A slot comes back: the held request whose turn it is gets it.
     fn release(self: &Arc<Self>, pod: &PodRef) {
-        let grant = {
+        let now = Instant::now();
+        let (grant, too_old) = {
             let mut inner = self.lock();
-            let grant = inner.slots.release(pod);
-            self.note_level(&mut inner, Instant::now());
-            grant
+            let (grant, too_old) = (inner.slots.release(pod, now), inner.slots.expire(now));
+            self.note_level(&mut inner, now);
+            (grant, too_old)
         };
         self.deliver(grant);
+        self.give_up_on(too_old);
     }
 
     /// A held request has left the queue.
     fn leave(&self, ticket: crate::slots::Ticket) {
         let mut inner = self.lock();
         inner.slots.leave(ticket);
+        // Only here: overload begins and ends with somebody who leaves the queue, with a slot or without.
+        self.metrics.overloaded.set(i64::from(inner.slots.overloaded()));
         self.note_level(&mut inner, Instant::now());
     }
 
@@ -237,6 +245,15 @@ impl FunctionState {
         for grant in grants {
             let _ = grant.waiter.send(Ok(Slot::new(Arc::clone(self), grant.pod)));
         }
+    }
+
+    /// Tells those who have waited too long under overload. A waiter is only woken, so the lock may be held.
+    fn give_up_on(&self, waiters: Vec<Waiter>) {
+        if waiters.is_empty() {
+            return;
+        }
+        self.metrics.overload_expired.inc_by(waiters.len() as u64);
+        self.dismiss(waiters, &HoldError::Overloaded);
     }
 
     /// Answers every held request with an error.
@@ -273,7 +290,7 @@ impl FunctionState {
             if old.serving != config.serving && old.serving.is_some() {
                 inner.previous.clone_from(&old.serving);
             }
-            let mut grants = inner.slots.set_limit(config.limit);
+            let mut grants = inner.slots.configure(config.limit, config.hold_timeout, now);
             grants.extend(self.settle(&mut inner, now));
             grants
         };

@@ -55,6 +55,18 @@ const HOLD: MetricDoc =
     doc("pilotlight_hold_seconds", "histogram", FUNCTION, "How long held requests waited for a slot");
 const IN_FLIGHT: MetricDoc = doc("pilotlight_in_flight", "gauge", FUNCTION, "Requests in flight to pods");
 const HELD: MetricDoc = doc("pilotlight_held", "gauge", FUNCTION, "Requests held");
+const OVERLOADED: MetricDoc = doc(
+    "pilotlight_overloaded",
+    "gauge",
+    FUNCTION,
+    "1 while the function is asked for more than it can serve, and the newest requests go first",
+);
+const OVERLOAD_EXPIRED: MetricDoc = doc(
+    "pilotlight_overload_expired_total",
+    "counter",
+    FUNCTION,
+    "Held requests that were told under overload that it takes too long (reason overloaded)",
+);
 const READY: MetricDoc = doc("pilotlight_ready_replicas", "gauge", FUNCTION, "Pods that take requests");
 const DESIRED: MetricDoc = doc("pilotlight_desired_replicas", "gauge", FUNCTION, "Replicas decided on");
 const COLD_STARTS: MetricDoc = doc(
@@ -98,12 +110,14 @@ const WATCH_ERRORS: MetricDoc =
     doc("pilotlight_watch_errors_total", "counter", &["kind"], "Errors of the watches on the API server");
 
 /// All metrics, for the docs.
-pub const ALL: [MetricDoc; 21] = [
+pub const ALL: &[MetricDoc] = &[
     REQUESTS,
     DURATION,
     HOLD,
     IN_FLIGHT,
     HELD,
+    OVERLOADED,
+    OVERLOAD_EXPIRED,
     READY,
     DESIRED,
     COLD_STARTS,
@@ -138,6 +152,8 @@ pub struct Metrics {
     hold: HistogramVec,
     in_flight: IntGaugeVec,
     held: IntGaugeVec,
+    overloaded: IntGaugeVec,
+    overload_expired: IntCounterVec,
     ready: IntGaugeVec,
     desired: IntGaugeVec,
     cold_starts: IntCounterVec,
@@ -171,6 +187,8 @@ impl Metrics {
             hold: histogram(HOLD, &LATENCY_BUCKETS)?,
             in_flight: gauge(IN_FLIGHT)?,
             held: gauge(HELD)?,
+            overloaded: gauge(OVERLOADED)?,
+            overload_expired: counter(OVERLOAD_EXPIRED)?,
             ready: gauge(READY)?,
             desired: gauge(DESIRED)?,
             cold_starts: counter(COLD_STARTS)?,
@@ -196,6 +214,8 @@ impl Metrics {
             hold: self.hold.with_label_values(&labels),
             in_flight: self.in_flight.with_label_values(&labels),
             held: self.held.with_label_values(&labels),
+            overloaded: self.overloaded.with_label_values(&labels),
+            overload_expired: self.overload_expired.with_label_values(&labels),
             ready: self.ready.with_label_values(&labels),
             desired: self.desired.with_label_values(&labels),
             cold_starts: self.cold_starts.with_label_values(&labels),
@@ -211,10 +231,10 @@ impl Metrics {
     pub fn forget(&self, key: &FunctionKey) {
         let labels = [key.namespace.as_str(), key.name.as_str()];
         // "Not there" is the only error, and just what is wanted.
-        for counter in [&self.cold_starts, &self.retries, &self.scale_errors] {
+        for counter in [&self.overload_expired, &self.cold_starts, &self.retries, &self.scale_errors] {
             let _ = counter.remove_label_values(&labels);
         }
-        for gauge in [&self.in_flight, &self.held, &self.ready, &self.desired] {
+        for gauge in [&self.in_flight, &self.held, &self.overloaded, &self.ready, &self.desired] {
             let _ = gauge.remove_label_values(&labels);
         }
         for histogram in [&self.duration, &self.hold] {
@@ -264,6 +284,10 @@ pub struct FunctionMetrics {
     pub in_flight: IntGauge,
     /// Requests held.
     pub held: IntGauge,
+    /// Whether there is overload.
+    pub overloaded: IntGauge,
+    /// Held requests given up under overload.
+    pub overload_expired: IntCounter,
     /// Pods that take requests.
     pub ready: IntGauge,
     /// Replicas decided on.

@@ -1,9 +1,20 @@
 //! The slots of one function and the requests that wait for one: a central queue with late binding.
 //!
 //! A request is bound to a pod only when a slot is free, so no request waits behind a busy pod while
-//! another pod has room. In order of arrival; O(log n) removal; no clock, no IO, no locks.
+//! another pod has room. In order of arrival, under lasting overload the newest first ([`overload`]);
+//! O(log n) removal; no clock, no IO, no locks.
 
-use std::collections::VecDeque;
+mod overload;
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use self::overload::{Overload, Queue};
+
+/// Gaps in the queue that are left alone however few requests wait.
+const FEW_GAPS: usize = 64;
 
 /// Requests in flight that a pod may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +66,31 @@ struct PodSlots<P> {
     open: bool,
 }
 
+/// A place in the queue, and those who lost theirs for it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Place<W> {
+    /// The place.
+    pub ticket: Ticket,
+    /// Older requests that had to go for it: only under overload.
+    pub pushed_out: Vec<W>,
+}
+
 #[derive(Debug)]
 struct Held<W> {
     ticket: Ticket,
     bytes: u64,
+    since: Instant,
+    /// How many waited when it came.
+    found: u32,
     /// `None` once the request has left: skipping a gap is cheaper than closing it.
     waiter: Option<W>,
+}
+
+impl<W> Held<W> {
+    /// The request and its bytes, if it still waits.
+    fn into_waiter(self) -> Option<(W, u64)> {
+        self.waiter.map(|waiter| (waiter, self.bytes))
+    }
 }
 
 /// Slots and held requests of one function. `P` identifies a pod, `W` a held request.
@@ -69,6 +99,7 @@ pub struct Slots<W, P> {
     limit: Limit,
     pods: Vec<PodSlots<P>>,
     queue: VecDeque<Held<W>>,
+    overload: Overload,
     next_ticket: u64,
     held: u32,
     held_bytes: u64,
@@ -76,10 +107,21 @@ pub struct Slots<W, P> {
 }
 
 impl<W, P: Clone + PartialEq> Slots<W, P> {
-    /// No pods, nobody waiting.
-    pub fn new(limit: Limit) -> Self {
-        let (pods, queue) = (Vec::new(), VecDeque::new());
-        Self { limit, pods, queue, next_ticket: 0, held: 0, held_bytes: 0, in_flight: 0 }
+    /// No pods, nobody waiting. A request may wait for `timeout`, which its caller sees to; here it is the
+    /// measure of what is long.
+    pub fn new(limit: Limit, timeout: Duration) -> Self {
+        let (pods, queue, overload) = (Vec::new(), VecDeque::new(), Overload::new(timeout));
+        Self { limit, pods, queue, overload, next_ticket: 0, held: 0, held_bytes: 0, in_flight: 0 }
+    }
+
+    /// Whether there is overload: the newest go first, and the oldest are told that it takes too long.
+    pub fn overloaded(&self) -> bool {
+        self.overload.active()
+    }
+
+    /// More pods are on their way, and until then there is no overload; `None`: there are none.
+    pub fn expect_help(&mut self, until: Option<Instant>) {
+        self.overload.expect_help(until);
     }
 
     /// Requests in flight, on pods of any state.
@@ -122,23 +164,39 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
         Some(chosen.pod.clone())
     }
 
-    /// Lets a request wait at the end of the queue.
+    /// Lets a request wait at the end of the queue. Under overload the oldest make room for it.
     ///
     /// # Errors
     /// When the bounds are reached; the waiter comes back.
-    pub fn hold(&mut self, waiter: W, bytes: u64, bounds: HoldBounds) -> Result<Ticket, (W, Full)> {
-        if self.held >= bounds.requests {
-            return Err((waiter, Full::Requests));
-        }
-        if self.held_bytes.saturating_add(bytes) > bounds.bytes {
-            return Err((waiter, Full::Bytes));
+    pub fn hold(
+        &mut self,
+        waiter: W,
+        bytes: u64,
+        bounds: HoldBounds,
+        now: Instant,
+    ) -> Result<Place<W>, (W, Full)> {
+        self.overload.came(now);
+        let mut pushed_out = Vec::new();
+        let may_push = self.overloaded() && bounds.requests > 0 && bytes <= bounds.bytes;
+        while let Some(full) = self.full(bytes, bounds) {
+            match may_push.then(|| self.pop_oldest()).flatten() {
+                Some(oldest) => pushed_out.push(oldest),
+                None => return Err((waiter, full)),
+            }
         }
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
+        self.queue.push_back(Held { ticket, bytes, since: now, found: self.held, waiter: Some(waiter) });
         self.held += 1;
         self.held_bytes += bytes;
-        self.queue.push_back(Held { ticket, bytes, waiter: Some(waiter) });
-        Ok(ticket)
+        Ok(Place { ticket, pushed_out })
+    }
+
+    fn full(&self, bytes: u64, bounds: HoldBounds) -> Option<Full> {
+        if self.held >= bounds.requests {
+            return Some(Full::Requests);
+        }
+        (self.held_bytes.saturating_add(bytes) > bounds.bytes).then_some(Full::Bytes)
     }
 
     /// A held request leaves without a slot: its caller is gone, or its time is over.
@@ -146,32 +204,42 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
         let Ok(at) = self.queue.binary_search_by_key(&ticket, |held| held.ticket) else { return };
         let held = &mut self.queue[at];
         if held.waiter.take().is_some() {
-            self.held -= 1;
-            self.held_bytes -= held.bytes;
+            let bytes = held.bytes;
+            self.left(bytes);
         }
-        while self.queue.front().is_some_and(|held| held.waiter.is_none()) {
-            self.queue.pop_front();
+        // Gaps cost memory only; a few of them are not worth closing.
+        if self.queue.len() > 2 * self.held as usize + FEW_GAPS {
+            self.queue.retain(|held| held.waiter.is_some());
         }
     }
 
-    /// A request has left `pod`: its slot goes to the oldest held request, if the pod is still open.
-    pub fn release(&mut self, pod: &P) -> Option<Grant<W, P>> {
+    /// A request has left `pod`: its slot goes to the held request whose turn it is, if the pod is still open.
+    pub fn release(&mut self, pod: &P, now: Instant) -> Option<Grant<W, P>> {
         let at = self.pods.iter().position(|known| known.pod == *pod)?;
         self.pods[at].in_flight -= 1;
         self.in_flight -= 1;
         if !self.pods[at].open && self.pods[at].in_flight == 0 {
             self.pods.swap_remove(at);
         }
-        self.grant_next()
+        self.grant_next(now)
+    }
+
+    /// Held requests that are to be told now that it takes too long: only under overload.
+    pub fn expire(&mut self, now: Instant) -> Vec<W> {
+        std::iter::from_fn(|| {
+            let since = self.oldest()?.since;
+            if self.overload.too_old(since, now) { self.pop_oldest() } else { None }
+        })
+        .collect()
     }
 
     /// Opens a pod to requests, and hands out its slots: as many as it has, not the whole queue.
-    pub fn open(&mut self, pod: P) -> Vec<Grant<W, P>> {
+    pub fn open(&mut self, pod: P, now: Instant) -> Vec<Grant<W, P>> {
         match self.pods.iter_mut().find(|known| known.pod == pod) {
             Some(known) => known.open = true,
             None => self.pods.push(PodSlots { pod, in_flight: 0, open: true }),
         }
-        self.grant_all()
+        self.grant_all(now)
     }
 
     /// Closes a pod to new requests; what is in flight there goes on.
@@ -184,10 +252,11 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
         }
     }
 
-    /// Changes the limit, as when the Function's `concurrency` was changed.
-    pub fn set_limit(&mut self, limit: Limit) -> Vec<Grant<W, P>> {
+    /// Changes the limit and the timeout, as when the Function was changed.
+    pub fn configure(&mut self, limit: Limit, timeout: Duration, now: Instant) -> Vec<Grant<W, P>> {
         self.limit = limit;
-        self.grant_all()
+        self.overload.set_timeout(timeout);
+        self.grant_all(now)
     }
 
     /// The open pods with the least in flight first, the youngest first among equals: who may go.
@@ -200,26 +269,50 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
     /// Every held request, oldest first; nobody waits afterwards.
     pub fn dismiss(&mut self) -> Vec<W> {
         (self.held, self.held_bytes) = (0, 0);
+        self.overload.end();
         self.queue.drain(..).filter_map(|held| held.waiter).collect()
     }
 
-    fn grant_all(&mut self) -> Vec<Grant<W, P>> {
-        std::iter::from_fn(|| self.grant_next()).collect()
+    fn grant_all(&mut self, now: Instant) -> Vec<Grant<W, P>> {
+        std::iter::from_fn(|| self.grant_next(now)).collect()
     }
 
-    fn grant_next(&mut self) -> Option<Grant<W, P>> {
-        if self.held == 0 {
-            return None;
-        }
+    fn grant_next(&mut self, now: Instant) -> Option<Grant<W, P>> {
+        let found = self.oldest()?.found;
         let pod = self.take_for(None)?;
-        loop {
-            // Some held request has a waiter, since `held` is above zero.
-            let Held { bytes, waiter, .. } = self.queue.pop_front()?;
-            if let Some(waiter) = waiter {
-                self.held -= 1;
-                self.held_bytes -= bytes;
-                return Some(Grant { waiter, pod });
-            }
+        let slots = self.open_pods() as u64 * u64::from(self.limit.0);
+        self.overload.look(Queue { held: self.held, found, slots }, now);
+        // Somebody waits, as the oldest was there.
+        let waiter = if self.overloaded() { self.pop_newest() } else { self.pop_oldest() }?;
+        Some(Grant { waiter, pod })
+    }
+
+    /// The oldest held request; gaps before it are closed.
+    fn oldest(&mut self) -> Option<&Held<W>> {
+        while self.queue.front()?.waiter.is_none() {
+            self.queue.pop_front();
+        }
+        self.queue.front()
+    }
+
+    fn pop_oldest(&mut self) -> Option<W> {
+        let (waiter, bytes) = std::iter::from_fn(|| self.queue.pop_front()).find_map(Held::into_waiter)?;
+        self.left(bytes);
+        Some(waiter)
+    }
+
+    fn pop_newest(&mut self) -> Option<W> {
+        let (waiter, bytes) = std::iter::from_fn(|| self.queue.pop_back()).find_map(Held::into_waiter)?;
+        self.left(bytes);
+        Some(waiter)
+    }
+
+    /// One held request less.
+    fn left(&mut self, bytes: u64) {
+        self.held -= 1;
+        self.held_bytes -= bytes;
+        if self.held == 0 {
+            self.overload.end();
         }
     }
 }
@@ -230,10 +323,12 @@ mod tests {
 
     const BOUNDS: HoldBounds = HoldBounds { requests: 100, bytes: 1_000 };
 
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
     fn slots(concurrency: u32, pods: &[&'static str]) -> Slots<u32, &'static str> {
-        let mut slots = Slots::new(Limit::new(concurrency));
+        let mut slots = Slots::new(Limit::new(concurrency), TIMEOUT);
         for pod in pods {
-            assert!(slots.open(*pod).is_empty());
+            assert!(slots.open(*pod, Instant::now()).is_empty());
         }
         slots
     }
@@ -268,10 +363,14 @@ mod tests {
     fn a_new_pod_gets_what_it_can_hold_and_not_the_whole_queue() {
         let mut slots = slots(2, &[]);
         for waiter in 0..5 {
-            slots.hold(waiter, 1, BOUNDS).unwrap();
+            slots.hold(waiter, 1, BOUNDS, Instant::now()).unwrap();
         }
-        assert_eq!(served(&slots.open("a")), [(0, "a"), (1, "a")]);
-        assert_eq!(slots.release(&"a").map(|grant| grant.waiter), Some(2), "the oldest is next");
+        assert_eq!(served(&slots.open("a", Instant::now())), [(0, "a"), (1, "a")]);
+        assert_eq!(
+            slots.release(&"a", Instant::now()).map(|grant| grant.waiter),
+            Some(2),
+            "the oldest is next"
+        );
         assert_eq!((slots.held(), slots.in_flight()), (2, 2));
     }
 
@@ -279,24 +378,25 @@ mod tests {
     fn nobody_overtakes_those_who_wait() {
         let mut slots = slots(1, &["a"]);
         assert_eq!(slots.take(None), Some("a"));
-        slots.hold(7, 1, BOUNDS).unwrap();
+        slots.hold(7, 1, BOUNDS, Instant::now()).unwrap();
         slots.close(&"a");
         assert_eq!(slots.take(None), None);
-        assert_eq!(served(&slots.open("b")), [(7, "b")]);
+        assert_eq!(served(&slots.open("b", Instant::now())), [(7, "b")]);
     }
 
     #[test]
     fn those_who_leave_free_their_place() {
         let mut slots = slots(1, &[]);
-        let tickets: Vec<_> = (0..3).map(|waiter| slots.hold(waiter, 300, BOUNDS).unwrap()).collect();
-        assert_eq!(slots.hold(9, 300, BOUNDS), Err((9, Full::Bytes)));
+        let tickets: Vec<_> =
+            (0..3).map(|waiter| slots.hold(waiter, 300, BOUNDS, Instant::now()).unwrap().ticket).collect();
+        assert_eq!(slots.hold(9, 300, BOUNDS, Instant::now()), Err((9, Full::Bytes)));
         slots.leave(tickets[1]);
         slots.leave(tickets[1]);
-        slots.hold(3, 300, BOUNDS).unwrap();
+        slots.hold(3, 300, BOUNDS, Instant::now()).unwrap();
         slots.leave(tickets[0]);
-        assert_eq!(served(&slots.open("a")), [(2, "a")]);
+        assert_eq!(served(&slots.open("a", Instant::now())), [(2, "a")]);
         slots.leave(tickets[2]);
-        assert_eq!(slots.release(&"a").map(|grant| grant.waiter), Some(3));
+        assert_eq!(slots.release(&"a", Instant::now()).map(|grant| grant.waiter), Some(3));
         assert_eq!((slots.held(), slots.held_bytes), (0, 0));
     }
 
@@ -304,8 +404,10 @@ mod tests {
     fn bounds_are_kept() {
         let mut slots = slots(1, &[]);
         let two = HoldBounds { requests: 2, bytes: 1_000 };
-        assert!(slots.hold(0, 1, two).is_ok() && slots.hold(1, 1, two).is_ok());
-        assert_eq!(slots.hold(2, 1, two), Err((2, Full::Requests)));
+        assert!(
+            slots.hold(0, 1, two, Instant::now()).is_ok() && slots.hold(1, 1, two, Instant::now()).is_ok()
+        );
+        assert_eq!(slots.hold(2, 1, two, Instant::now()), Err((2, Full::Requests)));
     }
 
     #[test]
@@ -314,10 +416,64 @@ mod tests {
         slots.take(None).unwrap();
         slots.close(&"a");
         assert_eq!((slots.take(None), slots.in_flight_on(&"a"), slots.open_pods()), (None, 1, 0));
-        assert!(slots.release(&"a").is_none());
+        assert!(slots.release(&"a", Instant::now()).is_none());
         assert!(slots.pods.is_empty());
-        assert!(slots.release(&"a").is_none(), "a second release changes nothing");
+        assert!(slots.release(&"a", Instant::now()).is_none(), "a second release changes nothing");
         assert_eq!(slots.in_flight(), 0);
+    }
+
+    /// One pod, 21 that wait, and for two periods as many came as were served.
+    fn growing(start: Instant) -> Slots<u32, &'static str> {
+        let mut slots = slots(1, &["a"]);
+        assert_eq!(slots.take(None), Some("a"));
+        for waiter in 0..21 {
+            slots.hold(waiter, 10, BOUNDS, start).unwrap();
+        }
+        for waiter in 0..21 {
+            let grant = slots.release(&"a", start + TIMEOUT / 60).unwrap();
+            assert_eq!(grant.waiter, waiter, "in order at first");
+            slots.hold(21 + waiter, 10, BOUNDS, start + TIMEOUT / 60).unwrap();
+        }
+        slots
+    }
+
+    #[test]
+    fn under_overload_the_newest_go_first_and_the_oldest_are_told() {
+        let start = Instant::now();
+        let mut slots = growing(start);
+        let later = start + TIMEOUT / 20;
+        assert!(!slots.overloaded() && slots.expire(later).is_empty());
+        assert_eq!(slots.release(&"a", later).map(|grant| grant.waiter), Some(41), "the newest");
+        assert!(slots.overloaded() && slots.expire(later).is_empty());
+        slots.hold(50, 10, BOUNDS, later).unwrap();
+        assert_eq!(slots.expire(start + TIMEOUT / 60 + TIMEOUT / 10), (21..41).collect::<Vec<_>>());
+        assert_eq!((slots.held(), slots.held_bytes), (1, 10));
+    }
+
+    #[test]
+    fn under_overload_the_oldest_make_room() {
+        let start = Instant::now();
+        let mut slots = growing(start);
+        let bounds = HoldBounds { requests: 21, bytes: 230 };
+        assert_eq!(slots.hold(60, 10, bounds, start), Err((60, Full::Requests)), "not before");
+        slots.release(&"a", start + TIMEOUT / 20);
+        assert!(slots.hold(61, 10, bounds, start).unwrap().pushed_out.is_empty());
+        assert_eq!(slots.hold(62, 10, bounds, start).unwrap().pushed_out, [21]);
+        assert_eq!(slots.hold(63, 50, bounds, start).unwrap().pushed_out, [22, 23, 24]);
+        assert_eq!(slots.hold(64, 231, bounds, start), Err((64, Full::Bytes)), "it never fits");
+        assert_eq!(slots.held(), 19);
+    }
+
+    #[test]
+    fn those_who_leave_do_not_pile_up_behind_one_who_stays() {
+        let mut slots = slots(1, &[]);
+        slots.hold(0, 1, BOUNDS, Instant::now()).unwrap();
+        for waiter in 1..10_000 {
+            let place = slots.hold(waiter, 1, BOUNDS, Instant::now()).unwrap();
+            slots.leave(place.ticket);
+        }
+        assert!(slots.queue.len() < 100, "{}", slots.queue.len());
+        assert_eq!(served(&slots.open("a", Instant::now())), [(0, "a")]);
     }
 
     #[test]

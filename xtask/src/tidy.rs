@@ -21,6 +21,7 @@ const PURE: [&str; 14] = [
     "activator/src/proxy/headers.rs",
     "activator/src/proxy/respond.rs",
     "activator/src/slots.rs",
+    "activator/src/slots/overload.rs",
     "operator/src/function/build.rs",
     "operator/src/function/build/deployment.rs",
     "operator/src/function/build/secret.rs",

@@ -141,6 +141,7 @@ impl FunctionState {
                 let since = before.map_or(now, |(_, since)| since);
                 inner.refused.insert(seen.revision.clone(), (trouble, since));
             }
+            self.note_growth(&mut inner, now);
         }
         self.poke();
     }
@@ -169,6 +170,7 @@ impl FunctionState {
                 }
                 Err(error) => inner.scale_error = Some(error),
             }
+            self.note_growth(&mut inner, now);
         }
         self.poke();
     }
@@ -273,6 +275,15 @@ impl FunctionState {
         }
     }
 
+    /// Tells the queue whether more pods are on their way.
+    fn note_growth(&self, inner: &mut Inner, now: Instant) {
+        let config = self.config.load();
+        let wanted = config.serving.as_ref().and_then(|serving| inner.replicas.get(serving));
+        let (wanted, ready) = (wanted.copied().unwrap_or(0), inner.slots.open_pods() as u32);
+        let until = inner.growth.note(wanted, ready, config.hold_timeout, now);
+        inner.slots.expect_help(until);
+    }
+
     fn settle_and_deliver(self: &Arc<Self>, mut inner: std::sync::MutexGuard<'_, Inner>, now: Instant) {
         let grants = self.settle(&mut inner, now);
         drop(inner);
@@ -291,11 +302,12 @@ impl FunctionState {
             let usable =
                 entry.answers && !entry.retiring && revision.as_deref().is_some_and(|r| entry.live(r));
             if usable {
-                grants.extend(slots.open(pod.clone()));
+                grants.extend(slots.open(pod.clone(), now));
             } else {
                 slots.close(pod);
             }
         }
+        self.note_growth(inner, now);
         self.note_level(inner, now);
         self.metrics.ready.set(inner.slots.open_pods() as i64);
         grants

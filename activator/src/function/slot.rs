@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{FunctionState, PodRef};
 use crate::slots::Ticket;
 
-/// Room for one request in a pod. Dropping it gives the slot to the oldest held request.
+/// Room for one request in a pod. Dropping it gives the slot to the held request whose turn it is.
 #[derive(Debug)]
 pub struct Slot {
     function: Arc<FunctionState>,
@@ -52,6 +52,9 @@ pub enum HoldError {
     /// As many requests or bytes wait in this process as may.
     #[error("as many requests wait in this activator as may")]
     ProcessFull,
+    /// The function is asked for more than it can serve for good, and newer requests go first.
+    #[error("the function is asked for more than it can serve, and this request has waited too long already")]
+    Overloaded,
     /// The time to wait is over.
     #[error("no slot became free in {waited:?}{}", .why.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
     Timeout {

@@ -129,6 +129,11 @@ mod tests {
     use super::*;
     use crate::proxy::Caller;
 
+    fn peer(trusted: &[crate::proxy::Cidr]) -> Peer {
+        let caller = Caller { ip: "10.0.0.9".parse().unwrap(), scheme: UrlScheme::Https, tls: None };
+        Peer::new(caller, trusted)
+    }
+
     fn headers(lines: &[(&str, &str)]) -> HeaderMap {
         lines
             .iter()
@@ -157,8 +162,7 @@ mod tests {
             ("x_other", "stays"),
             ("accept", "*/*"),
         ]);
-        let caller = Caller { ip: "10.0.0.9".parse().unwrap(), scheme: UrlScheme::Https, tls: None };
-        let peer = Peer::new(caller, &[]);
+        let peer = peer(&[]);
         let host = HeaderValue::from_static("a.com");
         let origin = Origin { peer: &peer, host: Some(&host), version: Version::HTTP_11 };
         to_pod(&mut sent, &origin, Protocol::Http1);
@@ -179,7 +183,7 @@ mod tests {
         let mut sent =
             headers(&[("x-real-ip", "1.1.1.1"), ("pilotlight-session-id", "forged"), ("proxy", "a")]);
         let ranges = ["10.0.0.0/8".parse().unwrap()];
-        let peer = Peer::new("10.0.0.9".parse().unwrap(), UrlScheme::Https, &ranges);
+        let peer = peer(&ranges);
         to_pod(&mut sent, &Origin { peer: &peer, host: None, version: Version::HTTP_11 }, Protocol::Http1);
         assert_eq!(sent.get("x-real-ip").unwrap(), "1.1.1.1");
         assert!(!sent.contains_key("pilotlight-session-id") && !sent.contains_key("proxy"));

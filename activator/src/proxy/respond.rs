@@ -104,6 +104,9 @@ impl ProxyError {
             Self::Hold(HoldError::ProcessFull) => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, "activator-full", false, Some(1))
             }
+            Self::Hold(HoldError::Overloaded) => {
+                verdict(StatusCode::SERVICE_UNAVAILABLE, "overloaded", false, Some(1))
+            }
             Self::Hold(HoldError::Timeout { .. }) => {
                 verdict(StatusCode::GATEWAY_TIMEOUT, "hold-timeout", false, Some(1))
             }
@@ -179,7 +182,7 @@ mod tests {
         let timeout = HoldError::Timeout { waited: Duration::from_secs(30), why: None };
         let trouble =
             HoldError::CannotStart { reason: "ErrImagePull".into(), message: "no such image".into() };
-        let rows: [(ProxyError, u16, &str, bool, Option<u32>); 14] = [
+        let rows: &[(ProxyError, u16, &str, bool, Option<u32>)] = &[
             (ProxyError::BadRequest("no Host"), 400, "bad-request", false, None),
             (ProxyError::HttpsOnly("https://a/".into()), 308, "https-only", false, None),
             (ProxyError::Misdirected, 421, "misdirected-request", false, None),
@@ -194,6 +197,7 @@ mod tests {
                 None,
             ),
             (HoldError::TooManyRequests.into(), 503, "hold-requests-exceeded", false, Some(1)),
+            (HoldError::Overloaded.into(), 503, "overloaded", false, Some(1)),
             (timeout.into(), 504, "hold-timeout", false, Some(1)),
             (trouble.into(), 503, "cannot-start", false, Some(5)),
             (HoldError::Deleted.into(), 404, "function-deleted", false, None),
@@ -201,7 +205,7 @@ mod tests {
             (ProxyError::Broken("reset".into()), 502, "pod-broke-off", true, None),
             (ProxyError::FirstByte(Duration::from_secs(30)), 504, "first-byte-timeout", true, None),
         ];
-        for (error, status, reason, reached_pod, retry_after) in rows {
+        for &(ref error, status, reason, reached_pod, retry_after) in rows {
             let verdict = error.verdict();
             let told = (verdict.status.as_u16(), verdict.reason, verdict.reached_pod, verdict.retry_after);
             assert_eq!(told, (status, reason, reached_pod, retry_after), "{error}");

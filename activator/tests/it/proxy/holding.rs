@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use pilotlight_crds::{FunctionSpec, Hold, PodTrouble, Span};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Bed,
-    bed::{Pod, after},
+    bed::{PATIENCE, Pod, after},
 };
 
 fn spec(concurrency: u32) -> FunctionSpec {
@@ -134,6 +135,37 @@ async fn lasting_trouble_of_the_revision_that_serves_is_told_to_those_who_wait()
     let (response, ()) = tokio::join!(bed.get("/"), give_up);
     assert_eq!(response.status(), 503);
     assert_eq!(response.headers()["pilotlight-reason"], "cannot-start");
+}
+
+#[tokio::test]
+async fn under_lasting_overload_newer_requests_go_first_and_old_ones_are_told() {
+    let hold = Hold { timeout: "3s".parse::<Span>().unwrap(), ..Hold::default() };
+    let bed = Bed::new(FunctionSpec { hold, ..spec(1) }).await;
+    bed.see(&Pod::serving("a", after(Duration::from_millis(5))).await);
+    // Each asks again as soon as it is answered, until one is given up: there are always some fifty who wait.
+    let told = CancellationToken::new();
+    let client = || async {
+        while !told.is_cancelled() {
+            let response = bed.get("/").await;
+            if response.status() != 200 {
+                told.cancel();
+                return Some(response);
+            }
+        }
+        None
+    };
+    let answers = tokio::time::timeout(PATIENCE, join_all((0..50).map(|_| client()))).await.unwrap();
+    let refused: Vec<_> = answers.into_iter().flatten().collect();
+    for response in &refused {
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["retry-after"]),
+            (503, &"1".parse().unwrap())
+        );
+        assert_eq!(response.headers()["pilotlight-reason"], "overloaded");
+    }
+    assert!(bed.function.metrics.overload_expired.get() >= refused.len() as u64);
+    bed.until("nobody is held", |report| report.in_flight + report.held == 0).await;
+    assert_eq!(bed.function.metrics.overloaded.get(), 0);
 }
 
 #[tokio::test]
