@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 
-use crate::bench::BenchArgs;
+use crate::bench::BenchVerb;
 use crate::cluster::address::Node;
 use crate::cluster::{self, Cluster, Lock, relay};
 use crate::demo::DemoArgs;
@@ -48,8 +48,9 @@ enum Verb {
     Demo(DemoArgs),
     /// Everything that says whether this checkout is good
     Test(TestArgs),
-    /// Measure on a cluster
-    Bench(BenchArgs),
+    /// Measure
+    #[command(subcommand)]
+    Bench(BenchVerb),
     /// Write the files that are generated from code
     Codegen {
         /// Only say whether they are up to date
@@ -137,7 +138,7 @@ impl Xtask {
             }
             Verb::Demo(args) => demo::demo(&args),
             Verb::Test(args) => verify::test(&args),
-            Verb::Bench(args) => bench::bench(&args),
+            Verb::Bench(verb) => bench::bench(&verb),
             Verb::Codegen { check: true } => codegen::check(),
             Verb::Codegen { check: false } => codegen::write(),
             Verb::Tidy => tidy::check(),

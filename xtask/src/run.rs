@@ -121,7 +121,7 @@ fn quoted(word: &str) -> String {
 
 /// Starts a program in a process group of its own, so that a terminal's Ctrl-C reaches xtask alone
 /// and xtask decides what ends, and when.
-fn spawn(command: &mut Command) -> Result<Child> {
+pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
     command.process_group(0).spawn().with_context(|| format!("cannot run `{}`", line(command)))
 }
 
@@ -139,7 +139,7 @@ fn await_end(child: &mut Child) -> Result<ExitStatus> {
 }
 
 /// Ends a program and what it started: politely first, then for good.
-fn stop(child: &mut Child) {
+pub(crate) fn stop(child: &mut Child) {
     for signal in ["-TERM", "-KILL"] {
         let group = format!("-{}", child.id());
         let _ = Command::new("kill").args([signal, "--", &group]).stderr(Stdio::null()).status();

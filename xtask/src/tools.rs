@@ -8,6 +8,7 @@ mod go;
 mod packages;
 mod pause;
 pub(crate) mod preflight;
+mod proxies;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -22,6 +23,7 @@ pub(crate) use deny::cargo_deny;
 pub(crate) use go::{coredns, h2spec, helm, kubectl, kubernetes};
 pub(crate) use packages::cni_plugins;
 pub(crate) use pause::pause;
+pub(crate) use proxies::{Proxies, proxies};
 
 /// Finds a program as a shell would, with the folders of system programs added: the PATH of an
 /// ordinary user often lacks them.

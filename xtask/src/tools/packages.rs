@@ -17,7 +17,7 @@ pub(crate) struct Needed {
     pub(crate) package: &'static str,
 }
 
-const fn needed(program: &'static str, package: &'static str) -> Needed {
+pub(super) const fn needed(program: &'static str, package: &'static str) -> Needed {
     Needed { program, package }
 }
 
