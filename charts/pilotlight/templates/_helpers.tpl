@@ -116,6 +116,14 @@ readinessProbe:
       key: keys
 {{- end }}
 
+{{- /* How callers reach Functions. */}}
+{{- define "pilotlight.urlScheme" -}}
+{{- if and .Values.tls.redirect (not .Values.tls.secrets) -}}
+  {{- fail "tls.redirect needs tls.secrets: without certificates nothing can be redirected" -}}
+{{- end -}}
+{{ if .Values.tls.secrets }}https{{ else }}{{ .Values.urlScheme }}{{ end }}
+{{- end }}
+
 {{- /* Which Redis: embedded, url, secret or none. */}}
 {{- define "pilotlight.redisMode" -}}
 {{- $external := .Values.redis.external -}}

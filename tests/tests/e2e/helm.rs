@@ -33,7 +33,7 @@ async fn keys(cluster: &Cluster) -> Result<Vec<u8>> {
     Ok(secret.data.and_then(|mut data| data.remove("keys")).context("no keys")?.0)
 }
 
-async fn upgrade(settings: &[&str]) -> Result<()> {
+pub(crate) async fn upgrade(settings: &[&str]) -> Result<()> {
     let chart = chart()?;
     let mut arguments = vec!["upgrade", RELEASE, &chart, "-n", NAMESPACE, "--reuse-values", "--wait"];
     for setting in settings {

@@ -12,5 +12,6 @@ mod rollout;
 mod scaling;
 mod sessions;
 mod support;
+mod tls;
 mod trouble;
 mod users;
