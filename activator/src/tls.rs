@@ -38,7 +38,7 @@ pub struct Tls {
 
 /// What a handshake has agreed on.
 #[derive(Debug)]
-pub struct Session {
+pub struct Handshake {
     /// The name that the client asked for, in lower case.
     server_name: Option<String>,
     /// Whether it is HTTP/2 that follows.
@@ -75,19 +75,19 @@ impl Tls {
     }
 
     /// Makes the handshake; none if it failed, which is counted.
-    pub(crate) async fn accept(&self, socket: TcpStream) -> Option<(TlsStream<TcpStream>, Session)> {
+    pub(crate) async fn accept(&self, socket: TcpStream) -> Option<(TlsStream<TcpStream>, Handshake)> {
         let peer = socket.peer_addr().ok();
         let result = match tokio::time::timeout(self.timeout, self.acceptor.accept(socket)).await {
             Ok(Ok(stream)) => {
                 let (_, tls) = stream.get_ref();
                 let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
                 self.metrics.handshake(if resumed { "resumed" } else { "full" });
-                let session = Session {
+                let handshake = Handshake {
                     server_name: tls.server_name().map(str::to_owned),
                     http2: tls.alpn_protocol() == Some(HTTP2),
                     certificates: Arc::clone(&self.certificates),
                 };
-                return Some((stream, session));
+                return Some((stream, handshake));
             }
             Ok(Err(error)) => {
                 tracing::debug!(?peer, %error, "a TLS handshake failed");
@@ -113,7 +113,7 @@ impl Tls {
     }
 }
 
-impl Session {
+impl Handshake {
     /// Whether a request may come on this connection.
     ///
     /// # Errors
@@ -144,11 +144,10 @@ impl Redirect {
     /// Where a plain request ought to have gone; none if its host has no certificate, as the hosts inside
     /// the cluster mostly have none.
     pub(crate) fn location(&self, host: &str, target: &str) -> Option<String> {
-        let to = match self.port {
+        self.certificates.covers(host).then(|| match self.port {
             443 => format!("https://{host}{target}"),
             port => format!("https://{host}:{port}{target}"),
-        };
-        self.certificates.covers(host).then_some(to)
+        })
     }
 }
 

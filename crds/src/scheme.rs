@@ -7,7 +7,7 @@ use std::{fmt, str::FromStr};
 pub enum UrlScheme {
     /// Plain HTTP.
     Http,
-    /// Something in front of the activator ends TLS.
+    /// TLS is ended by the activator, or by something in front of it.
     Https,
 }
 

@@ -13,7 +13,7 @@ use http::{
 use pilotlight_crds::UrlScheme;
 
 use super::server::Caller;
-use crate::tls::Session;
+use crate::tls::Handshake;
 
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -80,7 +80,7 @@ pub struct Peer {
     scheme: UrlScheme,
     trusted: bool,
     /// What the TLS handshake has agreed on, if it was with us.
-    pub(super) tls: Option<Session>,
+    pub(super) tls: Option<Handshake>,
 }
 
 impl Peer {
@@ -102,7 +102,7 @@ impl Peer {
 
     /// How the client has come: to us, or to the trusted proxy that it is.
     pub(super) fn scheme(&self, headers: &HeaderMap) -> UrlScheme {
-        let told = headers.get(FORWARDED_PROTO).filter(|_| self.trusted);
+        let told = if self.trusted { headers.get(FORWARDED_PROTO) } else { None };
         match told.map(HeaderValue::as_bytes) {
             Some(proto) if proto.eq_ignore_ascii_case(b"https") => UrlScheme::Https,
             Some(_) => UrlScheme::Http,

@@ -36,7 +36,7 @@ use super::{
     framing::{MAX_FIELDS, MAX_HEAD},
     guard::{Guard, Tunnel},
 };
-use crate::tls::{Session, Tls};
+use crate::tls::{Handshake, Tls};
 
 /// Time for a client to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -114,7 +114,7 @@ pub struct Caller {
     /// The scheme by which it has reached us.
     pub scheme: UrlScheme,
     /// What its TLS handshake has agreed on, if it was with us.
-    pub tls: Option<Session>,
+    pub tls: Option<Handshake>,
 }
 
 type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
@@ -126,8 +126,8 @@ impl Front {
             Self::Plain(scheme) => Some((Either::Left(socket), Caller { ip, scheme: *scheme, tls: None })),
             Self::Tls(tls) => {
                 // On the heap: a handshake is large, and every connection's task would have room for it.
-                let (stream, session) = Box::pin(tls.accept(socket)).await?;
-                let caller = Caller { ip, scheme: UrlScheme::Https, tls: Some(session) };
+                let (stream, handshake) = Box::pin(tls.accept(socket)).await?;
+                let caller = Caller { ip, scheme: UrlScheme::Https, tls: Some(handshake) };
                 Some((Either::Right(Box::new(stream)), caller))
             }
         }

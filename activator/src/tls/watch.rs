@@ -23,8 +23,8 @@ pub struct Served {
 }
 
 impl Served {
-    /// Takes what a watch says of a Secret; without it, or if it is no good, the certificate before is
-    /// served on, since a client that is turned away gains nothing.
+    /// Takes what a watch says of a Secret. Without it, or if it is no good, the certificate before is
+    /// served on: nobody gains if clients are turned away.
     pub fn take(&self, secret: &str, object: Option<Secret>, now: SystemTime) {
         let taken = object
             .ok_or(BadCertificate::NoSecret)
@@ -38,7 +38,7 @@ impl Served {
             Ok(()) => tracing::info!(secret, ?names, expiry, "a certificate is served"),
             Err(error) => {
                 let error = &error as &dyn Error;
-                tracing::error!(secret, error, still = ?names, "a certificate is not taken");
+                tracing::error!(secret, error, served = ?names, "a Secret has no good certificate");
             }
         }
     }

@@ -95,8 +95,18 @@ impl TlsBed {
     }
 }
 
-/// Answers with the scheme by which the client has come.
-async fn scheme(request: Request<Incoming>) -> Response<Body> {
+/// Answers with the scheme by which the client has come; says hello on an upgraded connection, and ends it.
+async fn scheme(mut request: Request<Incoming>) -> Response<Body> {
+    if request.headers().contains_key("upgrade") {
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let mut stream = TokioIo::new(upgrade.await.unwrap());
+            stream.write_all(b"hello").await.unwrap();
+            stream.shutdown().await.unwrap();
+        });
+        let switch = Response::builder().status(101).header("connection", "upgrade").header("upgrade", "x");
+        return switch.body(full("")).unwrap();
+    }
     Response::new(full(request.headers()["x-forwarded-proto"].to_str().unwrap()))
 }
 
@@ -406,6 +416,18 @@ async fn plain_requests_for_hosts_with_a_certificate_are_redirected() {
     let mut plain = bed.bed.connect().await;
     let inside = Request::get("/").header("host", UNKNOWN).body(full("")).unwrap();
     assert_eq!(read(plain.send_request(inside).await.unwrap()).await, (StatusCode::OK, "http".into()));
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_passes_bytes_and_its_end() {
+    let bed = TlsBed::new(TIMEOUT).await;
+    bed.put("first", &[HELLO]);
+    let mut stream = bed.connect(HELLO).await;
+    let head = "GET / HTTP/1.1\r\nhost: hello.demo.example.org\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut whole = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut whole)).await.unwrap().unwrap();
+    assert!(whole.starts_with("HTTP/1.1 101") && whole.ends_with("\r\n\r\nhello"), "{whole}");
 }
 
 #[tokio::test]
