@@ -14,7 +14,7 @@ use pilotlight_activator::{
     index::{Domains, Index, ToProbe},
     metrics::Metrics,
     probe,
-    proxy::{Limits, Proxy, Sessions, serve},
+    proxy::{Clocks, Connections, Front, Limits, MinRate, Port, Proxy, Sessions, TraceIds, serve},
     telemetry,
 };
 use pilotlight_crds::{
@@ -81,13 +81,27 @@ async fn run(args: Args) -> anyhow::Result<()> {
     }
     let stop = CancellationToken::new();
     let told = tokio::spawn(drain::until_told(Arc::clone(&process), Duration::ZERO, stop.clone()));
-    let sessions = Sessions { keys: None, store: None };
-    let proxy =
-        Arc::new(Proxy { routes: index.routes(), process, metrics, sessions, scheme: UrlScheme::Http });
+    let limits = Limits {
+        connections: 20_000,
+        clocks: Clocks::default(),
+        rate: MinRate::default(),
+        reached: metrics.limit_reached.clone(),
+    };
+    let proxy = Arc::new(Proxy {
+        routes: index.routes(),
+        process,
+        metrics,
+        sessions: Sessions { keys: None, store: None },
+        trusted: Vec::new(),
+        traces: TraceIds::default(),
+        rate: MinRate::default(),
+        redirect: None,
+    });
     let listener = TcpListener::bind(args.addr).await.context("--addr")?;
-    let connections = serve(listener, proxy, Limits { connections: 20_000 }, stop).await;
+    let connections = Connections::new(limits, stop);
+    serve(Port { listener, front: Front::Plain(UrlScheme::Http) }, proxy, &connections).await;
     told.await??;
-    drain::finish(connections, Duration::from_secs(1)).await;
+    drain::finish(connections.into_clients(), Duration::from_secs(1)).await;
     Ok(())
 }
 

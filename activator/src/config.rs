@@ -7,7 +7,7 @@ use pilotlight_crds::{Bytes, Keys, Span, UrlScheme};
 
 use crate::{
     index::Domains,
-    proxy::{Cidr, InvalidCidr},
+    proxy::{Cidr, Clocks, InvalidCidr, MinRate},
 };
 
 /// The activator: in the path of every request to a Function.
@@ -63,6 +63,21 @@ pub struct Args {
     /// The most client connections at once.
     #[arg(long, env = "PILOTLIGHT_MAX_CONNECTIONS", default_value_t = 20_000)]
     max_connections: usize,
+    /// How long the head of a request may take, from its first byte or the beginning of the connection.
+    #[arg(long, env = "PILOTLIGHT_HEAD_TIMEOUT", default_value = "30s")]
+    head_timeout: Span,
+    /// How long a connection may be without a request.
+    #[arg(long, env = "PILOTLIGHT_IDLE_TIMEOUT", default_value = "130s")]
+    idle_timeout: Span,
+    /// Bytes a second that a client has to send or take of a body while it is waited for; 0: any rate will do.
+    #[arg(long, env = "PILOTLIGHT_MIN_RATE", default_value = "240")]
+    min_rate: Bytes,
+    /// How long it may take before that rate counts.
+    #[arg(long, env = "PILOTLIGHT_MIN_RATE_GRACE", default_value = "5s")]
+    min_rate_grace: Span,
+    /// How long a client may take nothing of a response at all.
+    #[arg(long, env = "PILOTLIGHT_STALL_TIMEOUT", default_value = "60s")]
+    stall_timeout: Span,
     /// The most requests that all functions together may hold.
     #[arg(long, env = "PILOTLIGHT_HOLD_REQUESTS", default_value_t = 10_000)]
     hold_requests: u64,
@@ -136,6 +151,10 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// The most client connections at once.
     pub max_connections: usize,
+    /// How long client connections may do nothing.
+    pub clocks: Clocks,
+    /// How fast clients have to send and read.
+    pub rate: MinRate,
     /// The most held requests of the process.
     pub hold_requests: u64,
     /// The most held bytes of the process.
@@ -165,6 +184,11 @@ impl TryFrom<Args> for Config {
             drain_delay,
             drain_timeout,
             max_connections,
+            head_timeout,
+            idle_timeout,
+            min_rate,
+            min_rate_grace,
+            stall_timeout,
             hold_requests,
             hold_bytes,
             log,
@@ -188,6 +212,12 @@ impl TryFrom<Args> for Config {
             drain_delay: drain_delay.get(),
             drain_timeout: drain_timeout.get(),
             max_connections,
+            clocks: Clocks { head: head_timeout.get(), idle: idle_timeout.get() },
+            rate: MinRate {
+                bytes_per_second: min_rate.get(),
+                grace: min_rate_grace.get(),
+                stall: stall_timeout.get(),
+            },
             hold_requests,
             hold_bytes: hold_bytes.get(),
             log,

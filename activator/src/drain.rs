@@ -2,11 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::function::Process;
+use crate::{function::Process, proxy::Clients};
 
 /// How long the parts of going away may take.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +40,7 @@ pub async fn until_told(
 }
 
 /// Waits until the connections have ended, or the time is over. Returns whether all did.
-pub async fn finish(connections: GracefulShutdown, timeout: Duration) -> bool {
+pub async fn finish(connections: Clients, timeout: Duration) -> bool {
     let open = connections.count();
     tracing::info!(open, ?timeout, "no longer accepting: waiting for requests in flight");
     let ended = tokio::time::timeout(timeout, connections.shutdown()).await.is_ok();

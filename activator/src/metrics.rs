@@ -94,6 +94,12 @@ const UNROUTED: MetricDoc = doc(
     "Requests refused before a function was found",
 );
 const CONNECTIONS: MetricDoc = doc("pilotlight_connections", "gauge", &[], "Open client connections");
+const LIMIT_REACHED: MetricDoc = doc(
+    "pilotlight_limit_reached_total",
+    "counter",
+    &["limit"],
+    "Client connections and streams ended because of a limit: flood, idle, slow-head, slow-reader or slow-stream",
+);
 const RETRIES: MetricDoc = doc(
     "pilotlight_retries_total",
     "counter",
@@ -125,6 +131,7 @@ pub const ALL: &[MetricDoc] = &[
     DECISIONS,
     UNROUTED,
     CONNECTIONS,
+    LIMIT_REACHED,
     RETRIES,
     SCALE_ERRORS,
     WATCH_ERRORS,
@@ -165,6 +172,8 @@ pub struct Metrics {
     pub unrouted: IntCounterVec,
     /// Open client connections.
     pub connections: IntGauge,
+    /// Client connections and streams ended because of a limit.
+    pub limit_reached: IntCounterVec,
     /// Errors of watches.
     pub watch_errors: IntCounterVec,
 }
@@ -198,6 +207,7 @@ impl Metrics {
             scale_errors: counter(SCALE_ERRORS)?,
             unrouted: counter(UNROUTED)?,
             connections: registered(registry, IntGauge::with_opts(opts(CONNECTIONS))?)?,
+            limit_reached: counter(LIMIT_REACHED)?,
             watch_errors: counter(WATCH_ERRORS)?,
         })
     }
@@ -337,6 +347,7 @@ mod tests {
         let function = metrics.function(&key);
         function.answered(http::StatusCode::OK, Source::Function, Duration::from_millis(3));
         metrics.unrouted.with_label_values(&["x"]).inc();
+        metrics.limit_reached.with_label_values(&["flood"]).inc();
         metrics.watch_errors.with_label_values(&["pods"]).inc();
         session::StoreMetrics::register(&registry).unwrap().observe("get", "ok", Duration::ZERO);
         let tls = tls::TlsMetrics::register(&registry).unwrap();

@@ -3,20 +3,26 @@
 //! A request is counted in flight by its [`Slot`](crate::function::Slot), which travels with the
 //! response's body: whatever ends the body gives the slot back.
 
+mod activity;
 mod body;
 mod calm;
+mod clients;
 mod forward;
 mod frames;
 mod framing;
 mod guard;
 mod headers;
 mod origin;
+mod pace;
 mod path;
 mod pool;
+mod rate;
 mod repeat;
 mod respond;
 mod server;
 mod sessions;
+mod socket;
+mod streams;
 mod strict;
 mod timing;
 mod trace;
@@ -24,11 +30,23 @@ mod tunnel;
 
 use std::{sync::Arc, time::Instant};
 
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use pilotlight_crds::{Protocol, UrlScheme};
 
+pub use self::{
+    activity::Clocks,
+    body::ResponseBody,
+    clients::Clients,
+    origin::{Cidr, InvalidCidr, Peer},
+    pool::Pool,
+    rate::MinRate,
+    repeat::RetryBudget,
+    server::{Caller, Connections, Front, Limits, Port, serve, serve_with},
+    sessions::Sessions,
+    trace::TraceIds,
+};
 use self::{
     body::RequestBody,
     forward::{Answer, Failure, Terms, forward},
@@ -36,18 +54,9 @@ use self::{
     timing::Timing,
     trace::Trace,
 };
-pub use self::{
-    body::ResponseBody,
-    origin::{Cidr, InvalidCidr, Peer},
-    pool::Pool,
-    repeat::RetryBudget,
-    server::{Caller, Connections, Front, Limits, Port, serve, serve_with},
-    sessions::Sessions,
-    trace::TraceIds,
-};
-pub(crate) use self::{guard::broken_rule, pool::adopt};
+pub(crate) use self::{guard::broken_rule, pool::adopt, socket::Socket};
 use crate::{
-    function::{Acquired, FunctionState, Process, Wish},
+    function::{Acquired, FunctionState, Process, Timeouts, Wish},
     index::SharedRoutes,
     metrics::{Metrics, Source},
     probe,
@@ -74,6 +83,8 @@ pub struct Proxy {
     pub trusted: Vec<Cidr>,
     /// Ids for requests that come without one.
     pub traces: TraceIds,
+    /// How fast requests' bodies have to come.
+    pub rate: MinRate,
     /// Where plain requests for hosts with a certificate are sent, if they are not to be served.
     pub redirect: Option<Redirect>,
 }
@@ -102,9 +113,11 @@ impl Proxy {
                 respond(&error, &trace, None).map(Into::into)
             }
         };
-        // After a request that breaks the rules nobody can be sure where the next one begins.
-        let ambiguous = response.status() == http::StatusCode::BAD_REQUEST && response.body().is_ours();
-        if (ambiguous || self.process.leaving()) && version <= Version::HTTP_11 {
+        // After a request that breaks the rules nobody can be sure where the next one begins; after one whose
+        // body came too slowly the rest of it would.
+        let unfinished = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT)
+            && response.body().is_ours();
+        if (unfinished || self.process.leaving()) && version <= Version::HTTP_11 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -171,7 +184,8 @@ impl Proxy {
         let session = self.sessions.begin(&config, request.headers()).await;
         let upgrade = headers::upgrade(request.headers());
         let on_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
-        let mut request = to_pod(request, routed, config.protocol)?;
+        let rate = rate_of(self.rate, request.headers(), &config.timeouts);
+        let mut request = to_pod(request, routed, config.protocol, rate)?;
         if let Some(protocol) = upgrade {
             request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             request.headers_mut().insert(header::UPGRADE, protocol);
@@ -180,13 +194,22 @@ impl Proxy {
         let mut terms = Terms { timeouts: config.timeouts, protocol: config.protocol, upgrade: on_upgrade };
         let wish = Wish { bytes: in_memory(&request), pod: session.pod(), until: None };
         let (mut response, acquired) = send(routed, wish, request, &mut terms).await?;
-        if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             headers::to_client(response.headers_mut());
         }
         acquired.annotate(response.headers_mut());
         self.sessions.end(session, &acquired.pod_uid, routed.scheme, response.headers_mut());
         Ok(response)
     }
+}
+
+/// How fast a body has to come. gRPC's clients stream messages when they have some (a client-streaming call is
+/// answered at its end), so for them only the longest silence counts.
+fn rate_of(rate: MinRate, headers: &HeaderMap, timeouts: &Timeouts) -> MinRate {
+    let kind = headers.get(header::CONTENT_TYPE);
+    let grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    let bytes_per_second = if grpc { 0 } else { rate.bytes_per_second };
+    MinRate { bytes_per_second, stall: timeouts.idle, ..rate }
 }
 
 /// What is left to say of a slot once it has gone with the response.
@@ -255,6 +278,7 @@ fn to_pod(
     request: Request<Incoming>,
     routed: &Routed<'_>,
     protocol: Protocol,
+    rate: MinRate,
 ) -> Result<Request<RequestBody>, ProxyError> {
     let (mut parts, body) = request.into_parts();
     let path = forwarded_path(&parts.uri, routed.strip)?;
@@ -278,7 +302,7 @@ fn to_pod(
         }
     }
     parts.extensions.clear();
-    Ok(Request::from_parts(parts, RequestBody::new(body)))
+    Ok(Request::from_parts(parts, RequestBody::new(body, rate)))
 }
 
 /// Path and query without the part that was only for us; otherwise byte for byte what was received.

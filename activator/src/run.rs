@@ -48,12 +48,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         Admin { registry, index: Arc::clone(&index), synced, process: Arc::clone(&process) },
     )
     .await?;
-    serve_state(&config, &sessions, &index).await?;
+    serve_state(&config, &sessions, &index, limits(&config, &metrics)).await?;
     tokio::spawn(Autoscaler::new(client.clone()).run(pokes));
     tokio::spawn(status::run(client, Arc::clone(&index)));
 
     let stop = CancellationToken::new();
     let told = tokio::spawn(drain::until_told(Arc::clone(&process), config.drain_delay, stop.clone()));
+    let limits = limits(&config, &metrics);
     let (tls, redirect) = tls.map_or((None, None), |tls| (Some(tls.port), tls.redirect));
     let proxy = Arc::new(Proxy {
         routes: index.routes(),
@@ -62,16 +63,26 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         sessions,
         trusted: config.trusted_proxies,
         traces: TraceIds::new(config.sample_traces),
+        rate: config.rate,
         redirect,
     });
     tracing::info!(addr = %config.addr, "serving");
-    let connections = Connections::new(Limits { connections: config.max_connections }, stop);
+    let connections = Connections::new(limits, stop);
     let plain = Port { listener, front: Front::Plain(config.scheme) };
     let ports = [plain].into_iter().chain(tls);
     join_all(ports.map(|port| serve(port, Arc::clone(&proxy), &connections))).await;
     told.await??;
-    drain::finish(connections.into_graceful(), config.drain_timeout).await;
+    drain::finish(connections.into_clients(), config.drain_timeout).await;
     Ok(())
+}
+
+fn limits(config: &Config, metrics: &Metrics) -> Limits {
+    Limits {
+        connections: config.max_connections,
+        clocks: config.clocks,
+        rate: config.rate,
+        reached: metrics.limit_reached.clone(),
+    }
 }
 
 /// The port with TLS, and what feeds it.
@@ -123,7 +134,12 @@ async fn serve_admin(config: &Config, admin: Admin) -> anyhow::Result<()> {
 }
 
 /// The state API needs keys to tell functions apart; without them it is not there.
-async fn serve_state(config: &Config, sessions: &Sessions, index: &Arc<Index>) -> anyhow::Result<()> {
+async fn serve_state(
+    config: &Config,
+    sessions: &Sessions,
+    index: &Arc<Index>,
+    limits: Limits,
+) -> anyhow::Result<()> {
     let Some(keys) = sessions.keys.clone() else { return Ok(()) };
     let listener = bind(config.state_addr).await?;
     let index = Arc::clone(index);
@@ -132,7 +148,6 @@ async fn serve_state(config: &Config, sessions: &Sessions, index: &Arc<Index>) -
         config.session.as_ref().map(|session| session.cookie.ttl.get())
     };
     let app = session::router(StateApi::new(sessions.store.clone(), keys, Arc::new(ttl)));
-    let limits = Limits { connections: config.max_connections };
     // It goes on to the end: requests in flight may need their sessions while the process drains.
     let connections = Connections::new(limits, CancellationToken::new());
     let port = Port { listener, front: Front::Plain(UrlScheme::Http) };

@@ -12,7 +12,6 @@ pub(crate) mod watch;
 use std::{io, sync::Arc, time::Duration};
 
 use rustls::{HandshakeKind, InvalidMessage, ServerConfig, crypto::aws_lc_rs::Ticketer};
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 pub use self::{
@@ -21,6 +20,7 @@ pub use self::{
     metrics::TlsMetrics,
     watch::Served,
 };
+use crate::proxy::Socket;
 
 /// How long a handshake may take: a client is 2 round trips away from its end.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,7 +75,7 @@ impl Tls {
     }
 
     /// Makes the handshake; none if it failed, which is counted.
-    pub(crate) async fn accept(&self, socket: TcpStream) -> Option<(TlsStream<TcpStream>, Handshake)> {
+    pub(crate) async fn accept(&self, socket: Socket) -> Option<(TlsStream<Socket>, Handshake)> {
         let peer = socket.peer_addr().ok();
         let result = match tokio::time::timeout(self.timeout, self.acceptor.accept(socket)).await {
             Ok(Ok(stream)) => {

@@ -17,7 +17,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::pool::Connection;
+use super::{pace::Pace, pool::Connection, rate::MinRate, streams::note_asked};
 use crate::function::{Slot, Timeouts};
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -30,12 +30,31 @@ pub(super) struct Progress {
     last: AtomicU64,
     ended: AtomicBool,
     broken: AtomicBool,
+    /// Whether the pod waits for more, and the client has not sent it.
+    waiting: AtomicBool,
+    slow: AtomicBool,
+    answered: AtomicBool,
 }
 
 impl Progress {
     /// Whether the client's body broke off or was malformed: then whatever follows is the client's doing.
     pub(super) fn broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client has sent less than the minimum rate, and the body was given up.
+    pub(super) fn slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is the client that everybody waits for.
+    pub(super) fn waits_for_client(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// The response has begun: from now on the two are a conversation, in which a client may be silent.
+    pub(super) fn answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
     }
 
     fn note(&self) {
@@ -55,24 +74,42 @@ pub(crate) struct RequestBody {
     /// `None`: there is none.
     body: Option<Incoming>,
     progress: Arc<Progress>,
+    pace: Pace,
+}
+
+/// Why a request's body ended too early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// It broke off or is malformed.
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+    /// The client sends too slowly.
+    #[error("the client sends less than the minimum rate")]
+    Slow,
 }
 
 impl RequestBody {
-    /// Wraps a body.
-    pub(super) fn new(body: Incoming) -> Self {
-        Self::of(Some(body).filter(|body| !body.is_end_stream()))
+    /// Wraps a body that has to come at a rate.
+    pub(super) fn new(body: Incoming, rate: MinRate) -> Self {
+        Self::of(Some(body).filter(|body| !body.is_end_stream()), rate)
     }
 
     /// No body.
     pub(super) fn empty() -> Self {
-        Self::of(None)
+        Self::of(None, MinRate::default())
     }
 
-    fn of(body: Option<Incoming>) -> Self {
-        let ended = AtomicBool::new(body.is_none());
-        let broken = AtomicBool::new(false);
-        let progress = Progress { began: Instant::now(), last: AtomicU64::new(0), ended, broken };
-        Self { body, progress: Arc::new(progress) }
+    fn of(body: Option<Incoming>, rate: MinRate) -> Self {
+        let progress = Progress {
+            began: Instant::now(),
+            last: AtomicU64::new(0),
+            ended: AtomicBool::new(body.is_none()),
+            broken: AtomicBool::new(false),
+            waiting: AtomicBool::new(false),
+            slow: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
+        };
+        Self { body, progress: Arc::new(progress), pace: Pace::new(rate) }
     }
 
     /// How far the body has come.
@@ -88,22 +125,33 @@ impl RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(body).poll_frame(cx));
-        self.progress.note();
-        if matches!(frame, Some(Err(_))) {
-            self.progress.broken.store(true, Ordering::Relaxed);
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self { body: Some(body), progress, pace } = &mut *self else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+            progress.waiting.store(true, Ordering::Relaxed);
+            if progress.answered.load(Ordering::Relaxed) {
+                return Poll::Pending;
+            }
+            ready!(pace.poll_overdue(cx));
+            progress.slow.store(true, Ordering::Relaxed);
+            return Poll::Ready(Some(Err(BodyError::Slow)));
+        };
+        progress.note();
+        progress.waiting.store(false, Ordering::Relaxed);
+        match &frame {
+            Some(Ok(frame)) => pace.moved(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(_)) => progress.broken.store(true, Ordering::Relaxed),
+            None => {}
         }
-        if frame.is_none() || self.is_end_stream() {
-            self.progress.ended.store(true, Ordering::Relaxed);
+        if frame.is_none() || body.is_end_stream() {
+            progress.ended.store(true, Ordering::Relaxed);
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -186,8 +234,11 @@ impl PodBody {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             self.last = Instant::now();
             self.ended = frame.is_none() || self.body.is_end_stream();
+            let piece = frame.as_ref().and_then(|frame| frame.as_ref().ok());
+            note_asked(piece.map(|piece| piece.data_ref().map_or(0, Bytes::len)));
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
+        note_asked(None);
         // One timer for both clocks, set again only when it fires: most responses never see it fire.
         loop {
             ready!(self.timer.as_mut().poll(cx));

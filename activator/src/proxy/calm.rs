@@ -7,13 +7,16 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
-    time::Instant,
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::frames::{FrameBudget, PREFACE};
+use super::{
+    activity::Activity,
+    frames::{FrameBudget, PREFACE},
+};
 
 /// A header block without end: HEADERS without END_HEADERS, and then more empty CONTINUATION frames than h2
 /// takes. Both frames are on the highest stream there can be.
@@ -37,7 +40,7 @@ const fn flood() -> [u8; 9 * (1 + CONTINUATIONS)] {
 #[derive(Debug)]
 pub(super) struct Calm<T> {
     inner: T,
-    began: Instant,
+    activity: Arc<Activity>,
     state: State,
 }
 
@@ -53,8 +56,8 @@ enum State {
 
 impl<T> Calm<T> {
     /// A connection of which nothing was read yet.
-    pub(super) fn new(inner: T) -> Self {
-        Self { inner, began: Instant::now(), state: State::Sniffing(0) }
+    pub(super) fn new(inner: T, activity: Arc<Activity>) -> Self {
+        Self { inner, activity, state: State::Sniffing(0) }
     }
 
     /// Looks at what was read; how much of it hyper gets.
@@ -71,9 +74,11 @@ impl<T> Calm<T> {
                 return read.len();
             }
             self.state = State::Http2(FrameBudget::new());
+            // From now on silence is that of an idle connection.
+            self.activity.no_head();
         }
         let State::Http2(budget) = &mut self.state else { return read.len() };
-        match budget.received(&read[at..], || self.began.elapsed()) {
+        match budget.received(&read[at..], || self.activity.age()) {
             None => read.len(),
             Some(kept) => {
                 self.state = State::Ending(&FLOOD);
@@ -96,7 +101,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Calm<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if let State::Http1 = self.state {
-            return Pin::new(&mut self.inner).poll_read(cx, buffer);
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
+            if buffer.filled().len() > before {
+                self.activity.head();
+            }
+            return Poll::Ready(Ok(()));
         }
         loop {
             if let State::Ending(flood) = &mut self.state {

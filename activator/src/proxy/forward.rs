@@ -115,13 +115,21 @@ async fn send(
                 break outcome;
             }
             // The body may have moved meanwhile, and the deadline with it.
-            if progress.overdue(timeouts).min(until) <= Instant::now() {
+            let now = Instant::now();
+            if progress.waits_for_client() && progress.overdue(timeouts) <= now {
+                return Err(Failure::Final(ProxyError::SlowBody));
+            }
+            if progress.overdue(timeouts).min(until) <= now {
                 return Err(Failure::Final(ProxyError::FirstByte(waited(timeouts))));
             }
         }
     };
     match outcome {
-        Ok(response) => Ok((response, connection)),
+        Ok(response) => {
+            progress.answered();
+            Ok((response, connection))
+        }
+        Err(_) if progress.slow() => Err(Failure::Final(ProxyError::SlowBody)),
         Err(_) if progress.broken() => {
             Err(Failure::Final(ProxyError::BadRequest("the body is malformed, or broke off")))
         }

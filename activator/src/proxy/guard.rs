@@ -7,26 +7,21 @@
 //! that it could get by it is a refusal. A bad body ends with an error where it went bad.
 
 use std::{
-    convert::Infallible,
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, BytesMut};
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
-use hyper::{
-    body::{Body, Incoming},
-    service::{Service, service_fn},
-};
+use http::{HeaderMap, HeaderName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
-use super::framing::{Broken, Framing, Refusal};
+use super::{
+    activity::Activity,
+    framing::{Broken, Framing, Refusal},
+};
 
 /// Which rule a refused request has broken, by its place in [`Refusal::ALL`].
 const REFUSED: HeaderName = HeaderName::from_static("pilotlight-refused");
@@ -46,7 +41,7 @@ pub(super) struct Guard<IO> {
     /// How much of `held` may be passed on; behind it is the beginning of a head.
     clear: usize,
     refused: Option<Refused>,
-    tunnel: Tunnel,
+    activity: Arc<Activity>,
 }
 
 /// What comes after the last bytes that may pass.
@@ -60,8 +55,8 @@ enum Refused {
 
 impl<IO> Guard<IO> {
     /// Guards a connection until it becomes a tunnel.
-    pub(super) fn new(io: IO, tunnel: Tunnel) -> Self {
-        Self { io, framing: Framing::new(), held: BytesMut::new(), clear: 0, refused: None, tunnel }
+    pub(super) fn new(io: IO, activity: Arc<Activity>) -> Self {
+        Self { io, framing: Framing::new(), held: BytesMut::new(), clear: 0, refused: None, activity }
     }
 
     /// Passes on what may be passed on. The buffer is given back with the last byte: few connections need
@@ -89,7 +84,7 @@ impl<IO> Guard<IO> {
 
     /// Whether hyper has handed the connection over; then everything that is held may pass.
     fn is_tunnel(&mut self) -> bool {
-        if !self.framing.is_opaque() && self.tunnel.is_open() {
+        if !self.framing.is_opaque() && self.activity.tunnelled() {
             self.framing.switch();
             self.clear = self.held.len();
         }
@@ -227,35 +222,4 @@ fn refused(rule: Refusal) -> String {
 pub(crate) fn broken_rule(headers: &HeaderMap) -> Refusal {
     let place = headers.get(REFUSED).and_then(|place| place.to_str().ok()?.parse::<usize>().ok());
     place.and_then(|place| Refusal::ALL.get(place).copied()).unwrap_or(Refusal::Asterisk)
-}
-
-/// Whether a connection has been switched to another protocol, known to its service and to its guard.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Tunnel(Arc<AtomicBool>);
-
-impl Tunnel {
-    fn is_open(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-
-    /// The same service, with an eye on its answers: behind `101 Switching Protocols` comes no HTTP.
-    pub(super) fn watch<S, B>(
-        self,
-        service: S,
-    ) -> impl Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
-    where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>,
-        B: Body,
-    {
-        service_fn(move |request| {
-            let (answer, tunnel) = (service.call(request), self.clone());
-            async move {
-                let response = answer.await?;
-                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    tunnel.0.store(true, Ordering::Release);
-                }
-                Ok(response)
-            }
-        })
-    }
 }

@@ -45,6 +45,9 @@ pub(super) enum ProxyError {
     /// A pod took the request and broke off before it answered.
     #[error("the pod broke off before it answered: {0}")]
     Broken(String),
+    /// The client sends its body too slowly.
+    #[error("the request's body came too slowly, and the function waited for it")]
+    SlowBody,
     /// A pod took the request and did not answer in time.
     #[error("the function did not begin to answer within timeouts.firstByte ({0:?})")]
     FirstByte(std::time::Duration),
@@ -116,6 +119,8 @@ impl ProxyError {
             Self::Hold(HoldError::Deleted) => verdict(StatusCode::NOT_FOUND, "function-deleted", false, None),
             Self::Connect(_) => verdict(StatusCode::BAD_GATEWAY, "connect-failed", false, Some(1)),
             Self::Broken(_) => verdict(StatusCode::BAD_GATEWAY, "pod-broke-off", true, None),
+            // RFC 9110, section 15.5.9.
+            Self::SlowBody => verdict(StatusCode::REQUEST_TIMEOUT, "slow-body", true, None),
             Self::FirstByte(_) => verdict(StatusCode::GATEWAY_TIMEOUT, "first-byte-timeout", true, None),
             Self::Upgrade(_) => verdict(StatusCode::BAD_GATEWAY, "upgrade-failed", true, None),
         }
@@ -203,6 +208,7 @@ mod tests {
             (HoldError::Deleted.into(), 404, "function-deleted", false, None),
             (ProxyError::Connect("refused".into()), 502, "connect-failed", false, Some(1)),
             (ProxyError::Broken("reset".into()), 502, "pod-broke-off", true, None),
+            (ProxyError::SlowBody, 408, "slow-body", true, None),
             (ProxyError::FirstByte(Duration::from_secs(30)), 504, "first-byte-timeout", true, None),
         ];
         for &(ref error, status, reason, reached_pod, retry_after) in rows {

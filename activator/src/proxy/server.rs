@@ -6,23 +6,24 @@
 use std::{
     convert::Infallible,
     error::Error,
+    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use hyper::{
     body::Incoming,
     service::{Service, service_fn},
 };
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto::Builder,
 };
 use pilotlight_crds::UrlScheme;
-use prometheus::IntGauge;
+use prometheus::{IntCounterVec, IntGauge};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -32,14 +33,17 @@ use tokio_util::{either::Either, sync::CancellationToken};
 
 use super::{
     Peer, Proxy,
+    activity::{Activity, Clocks, Counted, End, drive},
     calm::Calm,
+    clients::Clients,
     framing::{MAX_FIELDS, MAX_HEAD},
-    guard::{Guard, Tunnel},
+    guard::Guard,
+    rate::MinRate,
+    socket::{SlowReader, Socket},
+    streams::Streams,
 };
 use crate::tls::{Handshake, Tls};
 
-/// Time for a client to send a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// HTTP/2: streams per connection, and bytes that a client may send ahead on one stream and on all of them: as
 /// Envoy's guide for proxies at the edge has them.
 const MAX_STREAMS: u32 = 200;
@@ -61,17 +65,24 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// What the server may use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
-    /// The most client connections at once, handshakes included; the next one waits.
+    /// The most client connections at once, handshakes and tunnels included; the next one waits.
     pub connections: usize,
+    /// How long they may do nothing.
+    pub clocks: Clocks,
+    /// How fast clients have to read.
+    pub rate: MinRate,
+    /// Counts what reaches a limit, by its name.
+    pub reached: IntCounterVec,
 }
 
 /// What the ports of a process share: room for connections, and the end of all of them.
 #[derive(Debug)]
 pub struct Connections {
+    limits: Limits,
     room: Arc<Semaphore>,
-    graceful: GracefulShutdown,
+    clients: Clients,
     stop: CancellationToken,
 }
 
@@ -79,12 +90,12 @@ impl Connections {
     /// Connections are accepted until `stop`.
     pub fn new(limits: Limits, stop: CancellationToken) -> Self {
         let room = Arc::new(Semaphore::new(limits.connections));
-        Self { room, graceful: GracefulShutdown::new(), stop }
+        Self { limits, room, clients: Clients::default(), stop }
     }
 
     /// What is needed to wait for the connections to end.
-    pub fn into_graceful(self) -> GracefulShutdown {
-        self.graceful
+    pub fn into_clients(self) -> Clients {
+        self.clients
     }
 }
 
@@ -117,11 +128,11 @@ pub struct Caller {
     pub tls: Option<Handshake>,
 }
 
-type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+type Stream = Either<Socket, Box<TlsStream<Socket>>>;
 
 impl Front {
     /// Makes of an accepted socket what HTTP is spoken on; none if the handshake failed.
-    async fn begin(&self, socket: TcpStream, ip: IpAddr) -> Option<(Stream, Caller)> {
+    async fn begin(&self, socket: Socket, ip: IpAddr) -> Option<(Stream, Caller)> {
         match self {
             Self::Plain(scheme) => Some((Either::Left(socket), Caller { ip, scheme: *scheme, tls: None })),
             Self::Tls(tls) => {
@@ -157,33 +168,81 @@ pub async fn serve_with<S, B>(
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
     S::Future: Send + 'static,
-    B: Body<Error: Into<Box<dyn Error + Send + Sync>>, Data: Send> + Send + 'static,
+    B: Body<Error: Into<Box<dyn Error + Send + Sync>>, Data: Send> + Send + Unpin + 'static,
 {
     let Port { listener, front } = port;
-    let (service_for, builder) = (Arc::new(service_for), Arc::new(builder()));
+    let (service_for, builder) = (Arc::new(service_for), Arc::new(builder(&connections.limits)));
     loop {
         let accepted = tokio::select! {
             () = connections.stop.cancelled() => return,
             accepted = accept(&listener, &connections.room) => accepted,
         };
-        let Some((socket, peer, permit)) = accepted else { continue };
-        // Small answers must not wait for a full packet; a socket that refuses is about to fail anyway.
-        let _ = socket.set_nodelay(true);
+        let Some((stream, peer, room)) = accepted else { continue };
+        let activity = Activity::begin();
+        let socket = Socket::new(stream, connections.limits.rate, Arc::clone(&activity), room);
+        let limits = connections.limits.clone();
         let (front, builder, service_for) = (front.clone(), Arc::clone(&builder), Arc::clone(&service_for));
-        let watcher = connections.graceful.watcher();
         // A task of its own from here on: a slow handshake keeps nobody else from being accepted.
-        tokio::spawn(async move {
-            let _permit = permit;
+        connections.clients.spawn(move |leave| async move {
             let Some((stream, caller)) = front.begin(socket, peer.ip()).await else { return };
-            let tunnel = Tunnel::default();
-            let stream = TokioIo::new(Guard::new(Calm::new(stream), tunnel.clone()));
-            let service = tunnel.watch(service_for(caller));
+            let stream = Calm::new(stream, Arc::clone(&activity));
+            let stream = TokioIo::new(Guard::new(stream, Arc::clone(&activity)));
+            let service = counted(service_for(caller), Arc::clone(&activity));
             let connection = builder.serve_connection_with_upgrades(stream, service);
-            if let Err(error) = watcher.watch(connection).await {
-                tracing::debug!(%peer, error, "a connection ended early");
+            let end = drive(connection, &activity, &limits.clocks, leave).await;
+            if let Some(limit) = limit(&end) {
+                limits.reached.with_label_values(&[limit]).inc();
             }
+            tracing::debug!(%peer, ?end, "a connection ended");
         });
     }
+}
+
+/// A service whose requests are counted, from their head to the end of the response's body. Behind `101
+/// Switching Protocols` comes no HTTP.
+fn counted<S, B>(
+    service: S,
+    activity: Arc<Activity>,
+) -> impl Service<Request<Incoming>, Response = Response<Counted<B>>, Error = Infallible, Future: Send + 'static>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S::Future: Send + 'static,
+    B: Body + Unpin,
+{
+    service_fn(move |request| {
+        let open = activity.request();
+        let answer = service.call(request);
+        async move {
+            let response = answer.await?;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                open.tunnel();
+            }
+            Ok(response.map(|body| Counted { body, _open: open }))
+        }
+    })
+}
+
+/// The limit that has ended a connection, as the metric names it.
+fn limit(end: &End<Box<dyn Error + Send + Sync>>) -> Option<&'static str> {
+    let error = match end {
+        End::Closed => return None,
+        End::Idle => return Some("idle"),
+        End::SlowHead => return Some("slow-head"),
+        End::Broken(error) => error,
+    };
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&**error);
+    while let Some(error) = cause {
+        let calm = |error: &h2::Error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+        let slow = |error: &io::Error| error.get_ref().is_some_and(|inner| inner.is::<SlowReader>());
+        if error.downcast_ref().is_some_and(calm) {
+            return Some("flood");
+        }
+        if error.downcast_ref().is_some_and(slow) {
+            return Some("slow-reader");
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// One open connection, for as long as it lives.
@@ -219,12 +278,14 @@ async fn accept(
     }
 }
 
-fn builder() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn builder(limits: &Limits) -> Builder<Streams> {
+    let slow = limits.reached.with_label_values(&["slow-stream"]);
+    let mut builder = Builder::new(Streams::new(limits.rate, slow));
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        // `Clocks` has this for both protocols, without a timer for each request.
+        .header_read_timeout(None)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_FIELDS);
     builder

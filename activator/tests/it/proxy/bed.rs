@@ -20,11 +20,11 @@ use pilotlight_activator::{
     index::{Domains, Index, ToProbe},
     metrics::Metrics,
     probe,
-    proxy::{Connections, Front, Limits, Port, Proxy, Sessions, TraceIds, serve},
+    proxy::{Clocks, Connections, Front, Limits, MinRate, Port, Proxy, Sessions, TraceIds, serve},
     tls::{Redirect, Tls},
 };
 use pilotlight_crds::{Function, FunctionKey, FunctionSpec, FunctionStatus, ObservedPod, UrlScheme};
-use prometheus::Registry;
+use prometheus::{IntCounterVec, Registry};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +41,8 @@ pub(super) struct Bed {
     pub(super) function: Arc<FunctionState>,
     pub(super) process: Arc<Process>,
     pub(super) stop: CancellationToken,
+    /// Limits that clients have reached.
+    pub(super) reached: IntCounterVec,
     index: Arc<Index>,
     _pokes: Pokes,
 }
@@ -51,8 +53,22 @@ impl Bed {
         Self::with_tls(spec, None, None).await
     }
 
+    /// The same, with other limits for clients.
+    pub(super) async fn with_limits(spec: FunctionSpec, change: impl FnOnce(&mut Limits)) -> Self {
+        Self::with(spec, None, None, change).await
+    }
+
     /// The same, with a port for TLS, and with redirects to it.
     pub(super) async fn with_tls(spec: FunctionSpec, tls: Option<Tls>, redirect: Option<Redirect>) -> Self {
+        Self::with(spec, tls, redirect, |_| {}).await
+    }
+
+    async fn with(
+        spec: FunctionSpec,
+        tls: Option<Tls>,
+        redirect: Option<Redirect>,
+        change: impl FnOnce(&mut Limits),
+    ) -> Self {
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let (process, pokes) = Process::new(10_000, 1 << 28);
         let domains = Domains { outside: "example.org".into(), cluster: "cluster.local".into() };
@@ -67,6 +83,14 @@ impl Bed {
         });
         index.apply_function(&function);
         let sessions = Sessions { keys: None, store: None };
+        let mut limits = Limits {
+            connections: 1_000,
+            clocks: Clocks::default(),
+            rate: MinRate::default(),
+            reached: metrics.limit_reached.clone(),
+        };
+        change(&mut limits);
+        let reached = limits.reached.clone();
         let proxy = Arc::new(Proxy {
             routes: index.routes(),
             process: Arc::clone(&process),
@@ -74,6 +98,7 @@ impl Bed {
             sessions,
             trusted: Vec::new(),
             traces: TraceIds::default(),
+            rate: limits.rate,
             redirect,
         });
         let (addr, plain) = port(Front::Plain(UrlScheme::Http)).await;
@@ -85,14 +110,14 @@ impl Bed {
             None => (None, None),
         };
         let stop = CancellationToken::new();
-        let connections = Connections::new(Limits { connections: 1_000 }, stop.clone());
+        let connections = Connections::new(limits, stop.clone());
         tokio::spawn(async move {
             let ports = [plain].into_iter().chain(tls);
             let serving = ports.map(|port| serve(port, Arc::clone(&proxy), &connections));
             futures_util::future::join_all(serving).await;
         });
         let function = index.function(&FunctionKey::new("demo", "hello")).unwrap();
-        Self { addr, tls_addr, function, process, stop, index, _pokes: pokes }
+        Self { addr, tls_addr, function, process, stop, reached, index, _pokes: pokes }
     }
 
     /// What a watch would say of a pod.

@@ -1,0 +1,117 @@
+//! A client's socket, with an eye on clients that do not read what they have asked for.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::OwnedSemaphorePermit,
+};
+
+use super::{activity::Activity, pace::Pace, rate::MinRate};
+
+/// Bytes that the kernel takes from us before it can send them. It would take up to 4 MiB (`tcp_wmem`) from each
+/// connection, which counts as the container's memory and hides for minutes that a client does not read. What is
+/// under way on the network is not part of it, so this limits no throughput.
+const UNSENT: u32 = 128 * 1024;
+/// How long the kernel tries to send to a client that answers nothing, or takes nothing more.
+const UNANSWERED: Duration = Duration::from_secs(90);
+
+/// A client's socket. What is written to it is taken at a minimum rate, or the connection is reset.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    stream: TcpStream,
+    pace: Pace,
+    activity: Arc<Activity>,
+    /// Room for one connection, for as long as the socket is open: also while it is a tunnel.
+    _room: OwnedSemaphorePermit,
+}
+
+impl Socket {
+    /// Prepares a socket that was just accepted.
+    pub(super) fn new(
+        stream: TcpStream,
+        rate: MinRate,
+        activity: Arc<Activity>,
+        room: OwnedSemaphorePermit,
+    ) -> Self {
+        // Small answers must not wait for a full packet; a socket that refuses is about to fail anyway.
+        let _ = stream.set_nodelay(true);
+        let options = socket2::SockRef::from(&stream);
+        let _ = options.set_tcp_notsent_lowat(UNSENT);
+        let _ = options.set_tcp_user_timeout(Some(UNANSWERED));
+        Self { stream, pace: Pace::new(rate), activity, _room: room }
+    }
+
+    /// The address of the client.
+    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
+    }
+
+    /// What became of an attempt to write.
+    fn wrote(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match outcome {
+            Poll::Ready(Ok(bytes)) => self.pace.moved(bytes),
+            Poll::Ready(Err(_)) => {}
+            // The ends of a tunnel agree between themselves on when to read.
+            Poll::Pending if self.activity.tunnelled() => self.pace.stop(),
+            Poll::Pending => {
+                ready!(self.pace.poll_overdue(cx));
+                // A reset: nobody must take what was sent for the whole, and the kernel need not keep it.
+                let _ = self.stream.set_zero_linger();
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, SlowReader)));
+            }
+        }
+        outcome
+    }
+}
+
+/// The client does not read.
+#[derive(Debug, thiserror::Error)]
+#[error("the client takes less than the minimum rate")]
+pub(super) struct SlowReader;
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.wrote(cx, outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.wrote(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

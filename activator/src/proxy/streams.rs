@@ -1,0 +1,85 @@
+//! HTTP/2 streams whose client takes nothing of their response.
+//!
+//! A client that leaves a stream's window at zero keeps its response, and the slot that goes with it, while the
+//! connection itself looks well. hyper then waits for the window in the stream's own task and asks the response's
+//! body for nothing, so the body cannot end it. The task can: it knows whether the body was last asked for more
+//! (then we wait for the pod) or has handed something over (then we wait for the client).
+
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    pin::pin,
+    task::{Poll, ready},
+};
+
+use hyper::rt::Executor;
+use prometheus::IntCounter;
+
+use super::{pace::Pace, rate::MinRate};
+
+/// What a response's body was asked for in the course of one poll of its stream.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// Bytes that it handed over.
+    bytes: usize,
+    /// Whether it had nothing the last time that it was asked.
+    in_vain: bool,
+}
+
+thread_local! {
+    /// Set by a body, read by the task that has just polled it.
+    static ASKED: Cell<Option<Asked>> = const { Cell::new(None) };
+}
+
+/// A body has been asked for its next piece: its bytes, if there was one.
+pub(super) fn note_asked(piece: Option<usize>) {
+    let before = ASKED.get().map_or(0, |asked| asked.bytes);
+    ASKED.set(Some(Asked { bytes: before + piece.unwrap_or(0), in_vain: piece.is_none() }));
+}
+
+/// Runs the streams of HTTP/2 connections, and ends those whose client is too slow.
+#[derive(Clone, Debug)]
+pub(super) struct Streams {
+    rate: MinRate,
+    /// Counts those that were ended.
+    slow: IntCounter,
+}
+
+impl Streams {
+    pub(super) fn new(rate: MinRate, slow: IntCounter) -> Self {
+        Self { rate, slow }
+    }
+}
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        tokio::spawn(watch(stream, Pace::new(self.rate), self.slow.clone()));
+    }
+}
+
+/// Drives a stream to its end, or drops it, which resets it, if its client is too slow.
+async fn watch(stream: impl Future, mut pace: Pace, slow: IntCounter) {
+    let mut stream = pin!(stream);
+    // Whether what the body last handed over waits for the client.
+    let mut waiting = false;
+    poll_fn(|cx| {
+        ASKED.set(None);
+        if stream.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if let Some(Asked { bytes, in_vain }) = ASKED.take() {
+            pace.moved(bytes);
+            waiting = !in_vain;
+        }
+        if !waiting {
+            return Poll::Pending;
+        }
+        ready!(pace.poll_overdue(cx));
+        slow.inc();
+        Poll::Ready(())
+    })
+    .await;
+}
