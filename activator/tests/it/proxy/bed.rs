@@ -115,6 +115,7 @@ impl Bed {
             let ports = [plain].into_iter().chain(tls);
             let serving = ports.map(|port| serve(port, Arc::clone(&proxy), &connections));
             futures_util::future::join_all(serving).await;
+            connections.into_clients().shutdown().await;
         });
         let function = index.function(&FunctionKey::new("demo", "hello")).unwrap();
         Self { addr, tls_addr, function, process, stop, reached, index, _pokes: pokes }
