@@ -13,13 +13,18 @@ use rules::{Breach, Source};
 
 /// Files that decide and nothing else: same input, same output. No clock, no client, no runtime, no
 /// chance. Every one of them must exist, so that a file that moves does not lose its guard.
-const PURE: [&str; 14] = [
+const PURE: [&str; 20] = [
     "activator/src/autoscaler/decide.rs",
     "activator/src/autoscaler/policy.rs",
     "activator/src/autoscaler/window.rs",
     "activator/src/proxy/frames.rs",
+    "activator/src/proxy/framing.rs",
+    "activator/src/proxy/framing/chunked.rs",
+    "activator/src/proxy/framing/head.rs",
     "activator/src/proxy/headers.rs",
+    "activator/src/proxy/path.rs",
     "activator/src/proxy/respond.rs",
+    "activator/src/proxy/strict.rs",
     "activator/src/slots.rs",
     "activator/src/slots/overload.rs",
     "operator/src/function/build.rs",

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use hyper::{body::Incoming, client::conn::TrySendError};
 use pilotlight_crds::Protocol;
 
@@ -10,7 +10,7 @@ use super::{
     body::{RequestBody, ResponseBody},
     pool::{self, Connection},
     respond::ProxyError,
-    tunnel,
+    strict, tunnel,
 };
 use crate::function::{Slot, Timeouts};
 
@@ -61,7 +61,12 @@ pub(super) async fn forward(
         let response = switched.map_err(Failure::Final)?;
         return Ok(Answer { response, connect, first_byte });
     }
-    let (parts, body) = response.into_parts();
+    // On failure the connection goes with the body that nobody reads: it is closed.
+    strict::check_answer(response.headers())
+        .map_err(|why| Failure::Final(ProxyError::Malformed(why.to_owned())))?;
+    let (mut parts, body) = response.into_parts();
+    // RFC 9110, section 6.2: each hop says its own version, and hyper the client's if that is lower.
+    parts.version = Version::HTTP_11;
     let body = ResponseBody::from_pod(body, slot, connection, &terms.timeouts, until);
     Ok(Answer { response: Response::from_parts(parts, body), connect, first_byte })
 }
@@ -144,6 +149,8 @@ fn waited(timeouts: &Timeouts) -> Duration {
 fn failure(mut error: TrySendError<Request<RequestBody>>) -> Failure {
     match error.take_message() {
         Some(request) => Failure::NotSent(Box::new(request), error.error().to_string()),
+        // Another pod of the same image would say the same.
+        None if error.error().is_parse() => Failure::Final(ProxyError::Malformed(error.error().to_string())),
         None => Failure::Unanswered(error.error().to_string()),
     }
 }

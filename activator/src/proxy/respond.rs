@@ -48,6 +48,9 @@ pub(super) enum ProxyError {
     /// The client sends its body too slowly.
     #[error("the request's body came too slowly, and the function waited for it")]
     SlowBody,
+    /// A pod answered, and not in HTTP.
+    #[error("the pod's answer is malformed: {0}")]
+    Malformed(String),
     /// A pod took the request and did not answer in time.
     #[error("the function did not begin to answer within timeouts.firstByte ({0:?})")]
     FirstByte(std::time::Duration),
@@ -118,6 +121,7 @@ impl ProxyError {
             }
             Self::Hold(HoldError::Deleted) => verdict(StatusCode::NOT_FOUND, "function-deleted", false, None),
             Self::Connect(_) => verdict(StatusCode::BAD_GATEWAY, "connect-failed", false, Some(1)),
+            Self::Malformed(_) => verdict(StatusCode::BAD_GATEWAY, "pod-malformed", true, None),
             Self::Broken(_) => verdict(StatusCode::BAD_GATEWAY, "pod-broke-off", true, None),
             // RFC 9110, section 15.5.9.
             Self::SlowBody => verdict(StatusCode::REQUEST_TIMEOUT, "slow-body", true, None),
@@ -207,6 +211,7 @@ mod tests {
             (trouble.into(), 503, "cannot-start", false, Some(5)),
             (HoldError::Deleted.into(), 404, "function-deleted", false, None),
             (ProxyError::Connect("refused".into()), 502, "connect-failed", false, Some(1)),
+            (ProxyError::Malformed("bad".into()), 502, "pod-malformed", true, None),
             (ProxyError::Broken("reset".into()), 502, "pod-broke-off", true, None),
             (ProxyError::SlowBody, 408, "slow-body", true, None),
             (ProxyError::FirstByte(Duration::from_secs(30)), 504, "first-byte-timeout", true, None),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderValue, Method, Request, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 
 use super::{
     framing::{LONGEST_METHOD, Refusal},
@@ -34,27 +34,57 @@ fn host<B>(request: &Request<B>) -> Result<Option<HeaderValue>, &'static str> {
         (_, Some(_)) => return Err("a request has one Host header"),
         (host, None) => host,
     };
-    let version = request.version();
-    let host = match (request.uri().authority(), host) {
+    let (version, authority) =
+        (request.version(), request.uri().authority().map(|authority| authority.as_str()));
+    let host = match (authority, host) {
+        // RFC 9112, section 3.2: it must be there, whatever the target says.
+        (_, None) if version == Version::HTTP_11 => return Err("an HTTP/1.1 request has a Host header"),
+        (None, None) if version == Version::HTTP_2 => return Err("a request names its host"),
         // RFC 9113, section 8.3.1.
         (Some(authority), Some(host))
-            if version == Version::HTTP_2
-                && !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) =>
+            if version == Version::HTTP_2 && !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) =>
         {
             return Err("the Host header names another host than :authority");
         }
         // RFC 9112, section 3.2.2: a target's own authority is what counts.
-        (Some(authority), _) => Some(
-            HeaderValue::from_str(authority.as_str()).map_err(|_| "the target's authority is malformed")?,
-        ),
-        // RFC 9112, section 3.2: Host must be there, also if the target has an authority.
-        (None, None) if version >= Version::HTTP_11 => return Err("a request names its host"),
+        (Some(authority), _) => {
+            Some(HeaderValue::from_str(authority).map_err(|_| "the target's authority is malformed")?)
+        }
         (None, host) => host.cloned(),
     };
     match &host {
         Some(host) if !well_formed(host.as_bytes()) => Err("the Host header is malformed"),
         _ => Ok(host),
     }
+}
+
+/// Checks that a pod's answer says in one way how long it is (RFC 9112, section 6.3). hyper has chosen one already;
+/// what another reader would choose shows that something is wrong with the pod, or that it is being used.
+///
+/// # Errors
+/// What is ambiguous.
+pub(super) fn check_answer(headers: &HeaderMap) -> Result<(), &'static str> {
+    let coding =
+        only(headers, header::TRANSFER_ENCODING).map_err(|()| "it has several Transfer-Encoding headers")?;
+    let length =
+        only(headers, header::CONTENT_LENGTH).map_err(|()| "it has several Content-Length headers")?;
+    match (coding, length) {
+        (Some(_), Some(_)) => Err("it has both Transfer-Encoding and Content-Length"),
+        (Some(coding), None) if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+            Err("its transfer coding is not chunked")
+        }
+        (None, Some(length)) if !length.as_bytes().iter().all(u8::is_ascii_digit) => {
+            Err("its Content-Length is no number")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The only value of a header, if it has one.
+fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&HeaderValue>, ()> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    values.next().map_or(Ok(first), |_| Err(()))
 }
 
 /// `uri-host [ ":" port ]` of RFC 3986, of which we take only what a name in DNS or an address has: no user
@@ -115,6 +145,7 @@ mod tests {
         check_host(&[("host", "[::1]:8080")], "/", Ok("[::1]"));
         check_host(&[("host", "x")], "http://b.com/", Ok("b.com"));
         check_host(&[], "/", Err(()));
+        check_host(&[], "http://b.com/", Err(()));
         check_host(&[("host", "a.com"), ("host", "a.com")], "/", Err(()));
         for bad in [
             "a.com/x",

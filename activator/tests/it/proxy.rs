@@ -9,6 +9,7 @@ mod guard;
 mod holding;
 mod http2;
 mod raw;
+mod responses;
 mod slowness;
 mod smuggling;
 mod streaming;

@@ -12,6 +12,8 @@ use tokio::{
 use super::{
     Bed,
     bed::{PATIENCE, Pod, after, full},
+    frames::{END_HEADERS, END_STREAM, HEADERS, Raw, frame},
+    raw::{HELLO, RawPod, statuses},
 };
 
 /// Sends bytes and returns what comes back until the connection closes.
@@ -59,6 +61,126 @@ async fn a_pod_sees_where_a_request_comes_from_and_nothing_forged() {
     assert!(answer.contains("/a%2Fb?c=d "), "the prefix is gone, the rest untouched: {answer}");
     assert!(answer.contains(r#""x-forwarded-for": "127.0.0.1""#) && answer.contains("kept"), "{answer}");
     assert!(!answer.contains("forged") && !answer.contains("9.9.9.9"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_path_is_routed_and_forwarded_as_it_came_or_not_at_all() {
+    let bed = Bed::new(FunctionSpec::from_image("x")).await;
+    let pod = RawPod::answering("a", HELLO, false).await;
+    bed.see(&pod.pod);
+    let ask = async |path: &str| {
+        let answer = raw(&bed, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
+        (statuses(&answer), pod.take().requests.into_iter().map(|seen| seen.target).collect::<Vec<_>>())
+    };
+    for (path, forwarded) in [
+        ("/fn/demo/hello", "/"),
+        ("/fn/demo/hello?a=/../b", "/?a=/../b"),
+        ("/fn/demo/hello//x/", "//x/"),
+        ("/fn/demo/hello/a%2Fb%2fC%20%41?%zz", "/a%2Fb%2fC%20%41?%zz"),
+        ("/fn/demo/hello/...;x/.y/z..", "/...;x/.y/z.."),
+        ("http://x/fn/demo/hello/a", "/a"),
+    ] {
+        assert_eq!(ask(path).await, (vec![200], vec![forwarded.to_owned()]), "{path}");
+    }
+    // Nothing that another server might resolve is let in; nothing is resolved here.
+    for (path, status) in [
+        ("/fn/demo/hello/../other/x", 400),
+        ("/fn/demo/other/../hello", 400),
+        ("/fn/demo/other/%2e%2E/hello", 400),
+        ("/fn/demo/other/..%2fhello", 400),
+        ("/fn/demo/other\\..\\hello", 400),
+        ("/fn/demo/other/..;/hello", 400),
+        ("/./fn/demo/hello", 400),
+        ("/fn/demo/hello/%00", 400),
+        ("/fn/demo/hell%6f", 404),
+        ("/fn/demo%2Fhello", 404),
+        ("//fn/demo/hello", 404),
+        ("/fn//demo/hello", 404),
+        ("/fn/demo/Hello", 404),
+        ("/FN/demo/hello", 404),
+    ] {
+        assert_eq!(ask(path).await, (vec![status], vec![]), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_http2_request_keeps_the_same_rules() {
+    let bed = Bed::new(FunctionSpec::from_image("x")).await;
+    let pod = RawPod::answering("a", HELLO, false).await;
+    bed.see(&pod.pod);
+    let host = (":authority", "hello.demo");
+    let good = [(":method", "GET"), (":scheme", "http"), (":path", "/"), host];
+    let with = |more: &[(&'static str, &'static str)]| [&good, more].concat();
+    let instead = |name: &str, value: &'static str| {
+        good.map(|field| if field.0 == name { (field.0, value) } else { field }).to_vec()
+    };
+    let without = |name: &str| good.into_iter().filter(|field| field.0 != name).collect::<Vec<_>>();
+    let rows = [
+        // RFC 9113, section 8.2: names and values.
+        with(&[("X-Upper", "1")]),
+        with(&[("x y", "1")]),
+        with(&[("x", "a\r\nb: c")]),
+        with(&[("x", "a\0")]),
+        with(&[("", "a")]),
+        // Section 8.2.2: headers of the connection.
+        with(&[("connection", "close")]),
+        with(&[("transfer-encoding", "chunked")]),
+        with(&[("upgrade", "websocket")]),
+        with(&[("keep-alive", "5")]),
+        with(&[("proxy-connection", "x")]),
+        with(&[("te", "gzip")]),
+        // Section 8.3: what begins with a colon.
+        with(&[(":path", "/")]),
+        with(&[(":status", "200")]),
+        with(&[(":unknown", "1")]),
+        [&[("x", "1")], &good[..]].concat(),
+        without(":method"),
+        without(":scheme"),
+        without(":path"),
+        without(":authority"),
+        instead(":path", ""),
+        instead(":path", "*"),
+        instead(":path", "/a/../b"),
+        instead(":path", "/ HTTP/1.1\r\nx: y"),
+        instead(":method", "G T"),
+        instead(":authority", "a@hello.demo"),
+        instead(":authority", "hello.demo, b"),
+        with(&[("host", "other.demo")]),
+        with(&[("host", "hello.demo"), ("host", "hello.demo")]),
+        // Section 8.1.1: a length that is not that of the body.
+        with(&[("content-length", "5")]),
+        with(&[("content-length", "0"), ("content-length", "5")]),
+        with(&[("content-length", "x")]),
+    ];
+    for row in rows {
+        let Raw { mut reader, mut writer } = Raw::connect(&bed, &[]).await;
+        let block: Vec<_> = row.iter().flat_map(|(name, value)| literal(name, value)).collect();
+        writer.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block)).await.unwrap();
+        let answered = async {
+            while reader.heard.answered.is_empty()
+                && reader.heard.resets.is_empty()
+                && reader.heard.goaway.is_none()
+            {
+                reader.next().await.unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, answered).await.unwrap();
+        assert_eq!(pod.log().requests, [], "{row:?}");
+    }
+    let Raw { mut reader, mut writer } = Raw::connect(&bed, &[]).await;
+    let block: Vec<_> =
+        with(&[("host", "HELLO.demo")]).iter().flat_map(|(name, value)| literal(name, value)).collect();
+    writer.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block)).await.unwrap();
+    while reader.heard.answered.is_empty() {
+        reader.next().await.unwrap();
+    }
+    assert_eq!(pod.log().requests.len(), 1, "what keeps the rules is forwarded");
+}
+
+/// A header of HPACK, without any table (RFC 7541, section 6.2.2).
+fn literal(name: &str, value: &str) -> Vec<u8> {
+    let text = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
+    [vec![0], text(name), text(value)].concat()
 }
 
 #[tokio::test]
