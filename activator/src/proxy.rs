@@ -7,9 +7,11 @@ mod activity;
 mod body;
 mod calm;
 mod clients;
+mod expect;
 mod forward;
 mod frames;
 mod framing;
+mod grpc;
 mod guard;
 mod headers;
 mod origin;
@@ -50,7 +52,8 @@ pub use self::{
 use self::{
     body::RequestBody,
     forward::{Answer, Failure, Terms, forward},
-    respond::{ProxyError, respond},
+    grpc::Call,
+    respond::{Asked, ProxyError, respond},
     timing::Timing,
     trace::Trace,
 };
@@ -96,7 +99,7 @@ struct Routed<'a> {
     peer: &'a Peer,
     /// How the client has come to us, or to a proxy in front that we trust.
     scheme: UrlScheme,
-    trace: Trace,
+    asked: Asked,
     strip: usize,
     began: Instant,
 }
@@ -105,12 +108,14 @@ impl Proxy {
     /// Answers one request.
     pub async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<ResponseBody> {
         let version = request.version();
-        let trace = Trace::of(request.headers(), &self.traces);
-        let mut response = match self.route(&request, peer, trace) {
+        let began = Instant::now();
+        let asked =
+            Asked { trace: Trace::of(request.headers(), &self.traces), call: Call::of(&request, began) };
+        let mut response = match self.route(&request, peer, asked, began) {
             Ok(routed) => self.answer_routed(routed, request).await,
             Err(error) => {
                 self.metrics.unrouted.with_label_values(&[error.verdict().reason]).inc();
-                respond(&error, &trace, None).map(Into::into)
+                respond(&error, &asked, None).map(Into::into)
             }
         };
         // After a request that breaks the rules nobody can be sure where the next one begins; after one whose
@@ -127,9 +132,9 @@ impl Proxy {
         &self,
         request: &Request<Incoming>,
         peer: &'a Peer,
-        trace: Trace,
+        asked: Asked,
+        began: Instant,
     ) -> Result<Routed<'a>, ProxyError> {
-        let began = Instant::now();
         let host = strict::check(request)?;
         let path = request.uri().path();
         let name = host.as_ref().map(strict::host_name).unwrap_or_default();
@@ -141,7 +146,7 @@ impl Proxy {
             Some(routed) => (Arc::clone(routed.target), routed.strip),
             None => return Err(ProxyError::NotFound { host: name.into_owned(), path: path.to_owned() }),
         };
-        Ok(Routed { function, host, peer, scheme, trace, strip, began })
+        Ok(Routed { function, host, peer, scheme, asked, strip, began })
     }
 
     /// Whether a request for this host may come on this connection.
@@ -163,15 +168,19 @@ impl Proxy {
     }
 
     async fn answer_routed(&self, routed: Routed<'_>, request: Request<Incoming>) -> Response<ResponseBody> {
-        let Routed { function, trace, began, .. } = &routed;
-        let (response, source) = match self.forward_routed(&routed, request).await {
-            Ok(response) => (response, Source::Function),
-            Err(error) => {
-                (respond(&error, trace, Some(function.key.to_string())).map(Into::into), Source::Activator)
+        let Routed { function, asked, began, .. } = &routed;
+        match self.forward_routed(&routed, request).await {
+            Ok(response) => {
+                function.metrics.answered(response.status(), Source::Function, began.elapsed());
+                response
             }
-        };
-        function.metrics.answered(response.status(), source, began.elapsed());
-        response
+            Err(error) => {
+                // What is told in gRPC's way has another status than what it means.
+                let status = error.verdict().status;
+                function.metrics.answered(status, Source::Activator, began.elapsed());
+                respond(&error, asked, Some(function.key.to_string())).map(Into::into)
+            }
+        }
     }
 
     async fn forward_routed(
@@ -180,7 +189,7 @@ impl Proxy {
         mut request: Request<Incoming>,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let Routed { function, .. } = routed;
-        let config = function.config();
+        let (config, version) = (function.config(), request.version());
         let session = self.sessions.begin(&config, request.headers()).await;
         let upgrade = headers::upgrade(request.headers());
         let on_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
@@ -189,13 +198,19 @@ impl Proxy {
         if let Some(protocol) = upgrade {
             request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             request.headers_mut().insert(header::UPGRADE, protocol);
+            request.headers_mut().remove(header::TE);
         }
         session.pass_on(request.headers_mut());
-        let mut terms = Terms { timeouts: config.timeouts, protocol: config.protocol, upgrade: on_upgrade };
+        let (timeouts, protocol, call) = (config.timeouts, config.protocol, routed.asked.call);
+        let mut terms = Terms { timeouts, protocol, call, upgrade: on_upgrade };
         let wish = Wish { bytes: in_memory(&request), pod: session.pod(), until: None };
         let (mut response, acquired) = send(routed, wish, request, &mut terms).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             headers::to_client(response.headers_mut());
+        }
+        if acquired.unasked && version <= Version::HTTP_11 {
+            // The client may send the body or not: nobody can be sure where the next request begins.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         acquired.annotate(response.headers_mut());
         self.sessions.end(session, &acquired.pod_uid, routed.scheme, response.headers_mut());
@@ -216,6 +231,7 @@ fn rate_of(rate: MinRate, headers: &HeaderMap, timeouts: &Timeouts) -> MinRate {
 struct Served {
     timing: Timing,
     cold: bool,
+    unasked: bool,
     pod_uid: String,
 }
 
@@ -242,18 +258,21 @@ async fn send(
     let Routed { function, began, .. } = routed;
     let mut last = ProxyError::Connect(String::new());
     for _ in 0..ATTEMPTS {
-        let Acquired { slot, held, cold } = function.acquire(wish).await?;
+        let Acquired { slot, held, cold } = acquire(function, wish, terms.call).await?;
         if let Some(held) = held {
             function.metrics.hold.observe(held.as_secs_f64());
+            if let Some(call) = terms.call {
+                call.shorten(request.headers_mut(), Instant::now());
+            }
         }
         let pod = slot.pod().clone();
         let spare = repeat::copy(&request);
         match forward(slot, request, terms).await {
-            Ok(Answer { response, connect, first_byte }) => {
+            Ok(Answer { response, connect, first_byte, unasked }) => {
                 function.first_byte(&pod, Instant::now());
                 function.retries.pay_in();
                 let (timing, pod_uid) = (Timing { hold: held, connect, first_byte }, pod.uid.clone());
-                return Ok((response, Served { timing, cold, pod_uid }));
+                return Ok((response, Served { timing, cold, unasked, pod_uid }));
             }
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::NotSent(unsent, why)) => (request, last) = (*unsent, ProxyError::Connect(why)),
@@ -273,6 +292,21 @@ async fn send(
     Err(last)
 }
 
+/// Takes a slot or waits for one; a gRPC call no longer than its client does.
+async fn acquire(
+    function: &Arc<FunctionState>,
+    wish: Wish<'_>,
+    call: Option<Call>,
+) -> Result<Acquired, ProxyError> {
+    match call.and_then(|call| call.deadline) {
+        None => Ok(function.acquire(wish).await?),
+        Some(deadline) => match tokio::time::timeout_at(deadline.into(), function.acquire(wish)).await {
+            Ok(acquired) => Ok(acquired?),
+            Err(_) => Err(ProxyError::Deadline { reached_pod: false }),
+        },
+    }
+}
+
 /// The request as a pod gets it: in the pod's protocol, with the headers that may cross.
 fn to_pod(
     request: Request<Incoming>,
@@ -283,11 +317,12 @@ fn to_pod(
     let (mut parts, body) = request.into_parts();
     let path = forwarded_path(&parts.uri, routed.strip)?;
     let origin = headers::Origin { peer: routed.peer, host: routed.host.as_ref(), version: parts.version };
+    let expects = protocol == Protocol::Http1 && expect::expects(&parts.headers, parts.version);
     headers::to_pod(&mut parts.headers, &origin, protocol);
     if body.is_end_stream() {
         parts.headers.remove(header::TRAILER);
     }
-    routed.trace.pass_on(&mut parts.headers);
+    routed.asked.trace.pass_on(&mut parts.headers);
     match protocol {
         Protocol::Http1 => {
             (parts.version, parts.uri) = (Version::HTTP_11, Uri::from(path));
@@ -302,7 +337,12 @@ fn to_pod(
         }
     }
     parts.extensions.clear();
-    Ok(Request::from_parts(parts, RequestBody::new(body, rate)))
+    let mut request = Request::from_parts(parts, RequestBody::new(body, rate));
+    if expects && !request.body().is_end_stream() {
+        let gate = expect::pass_on(&mut request);
+        request.body_mut().keep_behind(gate);
+    }
+    Ok(request)
 }
 
 /// Path and query without the part that was only for us; otherwise byte for byte what was received.

@@ -12,12 +12,21 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::{pace::Pace, pool::Connection, rate::MinRate, streams::note_asked};
+use super::{
+    expect::Gate,
+    forward::{Bounds, Cut},
+    grpc::{self, Code},
+    pace::Pace,
+    pool::Connection,
+    rate::MinRate,
+    streams::note_asked,
+};
 use crate::function::{Slot, Timeouts};
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -34,6 +43,11 @@ pub(super) struct Progress {
     waiting: AtomicBool,
     slow: AtomicBool,
     answered: AtomicBool,
+    /// Whether the body still waits for the pod to ask for it.
+    unasked: AtomicBool,
+    /// Whether the response has ended, so that nobody wants the rest of the body.
+    abandoned: AtomicBool,
+    waker: AtomicWaker,
 }
 
 impl Progress {
@@ -57,6 +71,26 @@ impl Progress {
         self.answered.store(true, Ordering::Relaxed);
     }
 
+    /// Whether the pod has not asked for the body, which waits for that.
+    pub(super) fn unasked(&self) -> bool {
+        self.unasked.load(Ordering::Relaxed)
+    }
+
+    fn ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Nobody wants the rest: whoever sends the body is to stop, and the client with it.
+    fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    fn is_abandoned(&self, cx: &Context<'_>) -> bool {
+        self.waker.register(cx.waker());
+        self.abandoned.load(Ordering::Acquire)
+    }
+
     fn note(&self) {
         self.last.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
@@ -64,7 +98,7 @@ impl Progress {
     /// When the next piece, or the response's head, is overdue.
     pub(super) fn overdue(&self, timeouts: &Timeouts) -> Instant {
         let last = self.began + Duration::from_millis(self.last.load(Ordering::Relaxed));
-        last + if self.ended.load(Ordering::Relaxed) { timeouts.first_byte } else { timeouts.idle }
+        last + if self.ended() { timeouts.first_byte } else { timeouts.idle }
     }
 }
 
@@ -73,6 +107,7 @@ impl Progress {
 pub(crate) struct RequestBody {
     /// `None`: there is none.
     body: Option<Incoming>,
+    gate: Option<Gate>,
     progress: Arc<Progress>,
     pace: Pace,
 }
@@ -86,6 +121,9 @@ pub(crate) enum BodyError {
     /// The client sends too slowly.
     #[error("the client sends less than the minimum rate")]
     Slow,
+    /// The response has ended without the rest of it.
+    #[error("the response has ended")]
+    Unwanted(#[source] h2::Error),
 }
 
 impl RequestBody {
@@ -108,8 +146,17 @@ impl RequestBody {
             waiting: AtomicBool::new(false),
             slow: AtomicBool::new(false),
             answered: AtomicBool::new(false),
+            unasked: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
         };
-        Self { body, progress: Arc::new(progress), pace: Pace::new(rate) }
+        Self { body, gate: None, progress: Arc::new(progress), pace: Pace::new(rate) }
+    }
+
+    /// Keeps the body until a gate opens.
+    pub(super) fn keep_behind(&mut self, gate: Gate) {
+        self.gate = Some(gate);
+        self.progress.unasked.store(true, Ordering::Relaxed);
     }
 
     /// How far the body has come.
@@ -131,7 +178,15 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self { body: Some(body), progress, pace } = &mut *self else { return Poll::Ready(None) };
+        let Self { body: Some(body), gate, progress, pace } = &mut *self else { return Poll::Ready(None) };
+        if progress.is_abandoned(cx) {
+            return Poll::Ready(Some(Err(BodyError::Unwanted(h2::Reason::CANCEL.into()))));
+        }
+        if let Some(closed) = gate {
+            ready!(closed.poll(cx));
+            *gate = None;
+            progress.unasked.store(false, Ordering::Relaxed);
+        }
         let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
             progress.waiting.store(true, Ordering::Relaxed);
             if progress.answered.load(Ordering::Relaxed) {
@@ -163,13 +218,12 @@ impl Body for RequestBody {
     }
 }
 
-/// Why a response was cut short.
-#[derive(Debug, thiserror::Error)]
-enum Cut {
-    #[error("the function sent nothing for {0:?} (timeouts.idle)")]
-    Idle(Duration),
-    #[error("the response took longer than {0:?} (timeouts.total)")]
-    Total(Duration),
+/// What a response's body holds on to until it has ended.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) slot: Slot,
+    pub(super) connection: Connection,
+    pub(super) upload: Arc<Progress>,
 }
 
 /// A response's body: our own, or a pod's on its way to the client.
@@ -187,13 +241,14 @@ enum Kind {
 struct PodBody {
     body: Incoming,
     ended: bool,
+    /// Whether a status of our own was its last word.
+    told: bool,
     connection: Option<Connection>,
     slot: Slot,
+    upload: Arc<Progress>,
     timer: Pin<Box<Sleep>>,
     last: Instant,
-    idle: Duration,
-    total: Duration,
-    until: Instant,
+    bounds: Bounds,
 }
 
 impl From<Full<Bytes>> for ResponseBody {
@@ -213,52 +268,83 @@ impl ResponseBody {
         matches!(self.0, Kind::Own(_))
     }
 
-    /// A pod's body, with the slot that it occupies and the connection that it comes on.
-    pub(super) fn from_pod(
-        body: Incoming,
-        slot: Slot,
-        connection: Connection,
-        timeouts: &Timeouts,
-        until: Instant,
-    ) -> Self {
+    /// A pod's body.
+    pub(super) fn from_pod(body: Incoming, source: Source, bounds: Bounds) -> Self {
+        let Source { slot, connection, upload } = source;
         let last = Instant::now();
-        let timer = Box::pin(tokio::time::sleep_until(until.min(last + timeouts.idle).into()));
-        let (idle, total, connection) = (timeouts.idle, timeouts.total, Some(connection));
-        let ended = body.is_end_stream();
-        Self(Kind::Pod(Box::new(PodBody { body, ended, connection, slot, timer, last, idle, total, until })))
+        let timer = Box::pin(tokio::time::sleep_until(bounds.until.min(last + bounds.idle).into()));
+        let (ended, told, connection) = (body.is_end_stream(), false, Some(connection));
+        let body = PodBody { body, ended, told, connection, slot, upload, timer, last, bounds };
+        Self(Kind::Pod(Box::new(body)))
     }
 }
 
 impl PodBody {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.told {
+            return Poll::Ready(None);
+        }
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             self.last = Instant::now();
             self.ended = frame.is_none() || self.body.is_end_stream();
             let piece = frame.as_ref().and_then(|frame| frame.as_ref().ok());
             note_asked(piece.map(|piece| piece.data_ref().map_or(0, Bytes::len)));
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+            return Poll::Ready(frame.map(|frame| frame.or_else(|error| self.broken(error))));
         }
         note_asked(None);
         // One timer for both clocks, set again only when it fires: most responses never see it fire.
         loop {
             ready!(self.timer.as_mut().poll(cx));
             let now = Instant::now();
-            if now >= self.until {
-                return Poll::Ready(Some(Err(Cut::Total(self.total).into())));
+            let Bounds { idle, until, cut, .. } = self.bounds;
+            if now >= until {
+                return Poll::Ready(Some(self.cut(cut)));
             }
-            if now >= self.last + self.idle {
-                return Poll::Ready(Some(Err(Cut::Idle(self.idle).into())));
+            if now >= self.last + idle {
+                return Poll::Ready(Some(self.cut(Cut::Idle(idle))));
             }
-            self.timer.as_mut().reset(self.until.min(self.last + self.idle).into());
+            self.timer.as_mut().reset(until.min(self.last + idle).into());
         }
+    }
+
+    /// A pod that resets a call says why in the code of its reset, which goes on to the client. One whose
+    /// connection broke has said nothing.
+    fn broken(&mut self, error: hyper::Error) -> Result<Frame<Bytes>, BoxError> {
+        let reset = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+        if reset.is_some_and(|reset| reset.reason().is_some()) {
+            return Err(error.into());
+        }
+        self.end(Code::Unavailable, error.into())
+    }
+
+    fn cut(&mut self, cut: Cut) -> Result<Frame<Bytes>, BoxError> {
+        let code = match cut {
+            Cut::Idle(_) => Code::Unavailable,
+            Cut::Total(_) | Cut::Deadline => Code::DeadlineExceeded,
+        };
+        self.end(code, cut.into())
+    }
+
+    /// A response cut short never looks complete: a call ends with a status that says so, and anything else
+    /// with a reset.
+    fn end(&mut self, code: Code, error: BoxError) -> Result<Frame<Bytes>, BoxError> {
+        if !self.bounds.call {
+            return Err(error);
+        }
+        self.told = true;
+        Ok(Frame::trailers(grpc::status(code, &error.to_string(), None)))
     }
 }
 
 impl Drop for PodBody {
     fn drop(&mut self) {
-        // A connection in the middle of a response can carry nothing else.
-        if let Some(connection) = self.connection.take().filter(|_| self.ended) {
+        // A connection of HTTP/1 in the middle of a message can carry nothing else.
+        let whole = self.ended && self.upload.ended();
+        if let Some(connection) = self.connection.take().filter(|it| whole || it.is_shared()) {
             self.slot.pod().pool.put(connection);
+        }
+        if !self.upload.ended() {
+            self.upload.abandon();
         }
     }
 }
@@ -280,7 +366,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Own(body) => body.is_end_stream(),
-            Kind::Pod(body) => body.body.is_end_stream(),
+            Kind::Pod(body) => body.told || body.body.is_end_stream(),
         }
     }
 

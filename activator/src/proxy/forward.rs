@@ -7,7 +7,8 @@ use hyper::{body::Incoming, client::conn::TrySendError};
 use pilotlight_crds::Protocol;
 
 use super::{
-    body::{RequestBody, ResponseBody},
+    body::{RequestBody, ResponseBody, Source},
+    grpc::Call,
     pool::{self, Connection},
     respond::ProxyError,
     strict, tunnel,
@@ -30,8 +31,54 @@ pub(super) enum Failure {
 pub(super) struct Terms {
     pub(super) timeouts: Timeouts,
     pub(super) protocol: Protocol,
+    /// The gRPC call that the request is, if it is one.
+    pub(super) call: Option<Call>,
     /// The client's end of an upgrade, if it asked for one.
     pub(super) upgrade: Option<hyper::upgrade::OnUpgrade>,
+}
+
+/// Why a response was cut short.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(super) enum Cut {
+    #[error("the function sent nothing for {0:?} (timeouts.idle)")]
+    Idle(Duration),
+    #[error("the response took longer than {0:?} (timeouts.total)")]
+    Total(Duration),
+    #[error("the call's deadline (grpc-timeout) is over")]
+    Deadline,
+}
+
+/// How long a response's body may go on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Silence.
+    pub(super) idle: Duration,
+    /// The end, whatever happens.
+    pub(super) until: Instant,
+    /// What there is to say then.
+    pub(super) cut: Cut,
+    /// Whether it answers a gRPC call: then its last word can be a status.
+    pub(super) call: bool,
+}
+
+impl Terms {
+    /// How long a response to what is forwarded at `now` may go on.
+    fn bounds(&self, now: Instant) -> Bounds {
+        let Timeouts { idle, total, .. } = self.timeouts;
+        let (until, cut) = match self.call.and_then(|call| call.deadline) {
+            Some(deadline) if deadline < now + total => (deadline, Cut::Deadline),
+            _ => (now + total, Cut::Total(total)),
+        };
+        Bounds { idle, until, cut, call: self.call.is_some() }
+    }
+
+    /// Why there is no answer at `now`, when there ought to be one.
+    fn overdue(&self, now: Instant) -> ProxyError {
+        match self.call.and_then(|call| call.deadline) {
+            Some(deadline) if deadline <= now => ProxyError::Deadline { reached_pod: true },
+            _ => ProxyError::FirstByte(self.timeouts.first_byte.min(self.timeouts.total)),
+        }
+    }
 }
 
 /// A pod's answer, and what it took to get it.
@@ -42,6 +89,8 @@ pub(super) struct Answer {
     pub(super) connect: Option<Duration>,
     /// From the request's way to the pod to the response's head.
     pub(super) first_byte: Duration,
+    /// Whether the pod answered without having asked for the body that waits for that.
+    pub(super) unasked: bool,
 }
 
 /// Sends a request to the pod of a slot and waits for the head of the response. The slot goes with the
@@ -52,14 +101,15 @@ pub(super) async fn forward(
     terms: &mut Terms,
 ) -> Result<Answer, Failure> {
     let began = Instant::now();
-    let until = began + terms.timeouts.total;
+    let bounds = terms.bounds(began);
+    let upload = request.body().progress();
     request.body().forwarded();
-    let Exchanged { response, connection, connect } = exchange(&slot, request, terms, until).await?;
+    let Exchanged { response, connection, connect } = exchange(&slot, request, terms, bounds.until).await?;
     let first_byte = began.elapsed().saturating_sub(connect.unwrap_or_default());
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let switched = tunnel::switch(response, terms.upgrade.take(), slot, terms.timeouts, until);
+        let switched = tunnel::switch(response, terms.upgrade.take(), slot, terms.timeouts, bounds.until);
         let response = switched.map_err(Failure::Final)?;
-        return Ok(Answer { response, connect, first_byte });
+        return Ok(Answer { response, connect, first_byte, unasked: false });
     }
     // On failure the connection goes with the body that nobody reads: it is closed.
     strict::check_answer(response.headers())
@@ -67,8 +117,9 @@ pub(super) async fn forward(
     let (mut parts, body) = response.into_parts();
     // RFC 9110, section 6.2: each hop says its own version, and hyper the client's if that is lower.
     parts.version = Version::HTTP_11;
-    let body = ResponseBody::from_pod(body, slot, connection, &terms.timeouts, until);
-    Ok(Answer { response: Response::from_parts(parts, body), connect, first_byte })
+    let unasked = upload.unasked();
+    let body = ResponseBody::from_pod(body, Source { slot, connection, upload }, bounds);
+    Ok(Answer { response: Response::from_parts(parts, body), connect, first_byte, unasked })
 }
 
 /// A response's head, the connection that it came on, and the time to make that if it is new.
@@ -85,9 +136,9 @@ async fn exchange(
     terms: &Terms,
     until: Instant,
 ) -> Result<Exchanged, Failure> {
-    let Terms { timeouts, protocol, .. } = terms;
+    let protocol = &terms.protocol;
     if let Some(connection) = slot.pod().pool.take(*protocol).await {
-        match send(connection, request, timeouts, until).await {
+        match send(connection, request, terms, until).await {
             Err(Failure::NotSent(unsent, _)) => request = *unsent,
             done => {
                 let (response, connection) = done?;
@@ -101,16 +152,17 @@ async fn exchange(
         Err(error) => return Err(Failure::NotSent(Box::new(request), error.to_string())),
     };
     let connect = Some(began.elapsed());
-    let (response, connection) = send(connection, request, timeouts, until).await?;
+    let (response, connection) = send(connection, request, terms, until).await?;
     Ok(Exchanged { response, connection, connect })
 }
 
 async fn send(
     mut connection: Connection,
     request: Request<RequestBody>,
-    timeouts: &Timeouts,
+    terms: &Terms,
     until: Instant,
 ) -> Result<(Response<Incoming>, Connection), Failure> {
+    let timeouts = &terms.timeouts;
     let progress = request.body().progress();
     let outcome = {
         let mut answer = std::pin::pin!(connection.send(request));
@@ -125,7 +177,7 @@ async fn send(
                 return Err(Failure::Final(ProxyError::SlowBody));
             }
             if progress.overdue(timeouts).min(until) <= now {
-                return Err(Failure::Final(ProxyError::FirstByte(waited(timeouts))));
+                return Err(Failure::Final(terms.overdue(now)));
             }
         }
     };
@@ -140,10 +192,6 @@ async fn send(
         }
         Err(error) => Err(failure(error)),
     }
-}
-
-fn waited(timeouts: &Timeouts) -> Duration {
-    timeouts.first_byte.min(timeouts.total)
 }
 
 fn failure(mut error: TrySendError<Request<RequestBody>>) -> Failure {

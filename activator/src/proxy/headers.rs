@@ -58,15 +58,19 @@ pub(super) fn to_pod(headers: &mut HeaderMap, origin: &Origin<'_>, protocol: Pro
     let trailers =
         headers.get_all(header::TE).iter().any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     remove_hop_by_hop(headers);
-    if trailers && protocol == Protocol::H2c {
+    if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        if protocol == Protocol::Http1 {
+            // Section 10.1.4: whoever sends TE names it here, so that it goes no further by itself.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        }
     }
     let trusted = origin.peer.is_trusted();
     let forged: Vec<_> = headers.keys().filter(|name| is_forged(name.as_str(), trusted)).cloned().collect();
     for name in forged {
         headers.remove(name);
     }
-    // We answer `Expect: 100-continue` ourselves, when the pod begins to take the body.
+    // An expectation that can be met is passed on where the body is held back for it.
     headers.remove(header::EXPECT);
     origin.peer.tell(headers, origin.host, origin.version);
 }
@@ -169,6 +173,8 @@ mod tests {
         let expected = headers(&[
             ("accept", "*/*"),
             ("x_other", "stays"),
+            ("te", "trailers"),
+            ("connection", "te"),
             ("x-forwarded-for", "10.0.0.9"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "a.com"),

@@ -57,6 +57,11 @@ impl Connection {
         }
     }
 
+    /// Whether it carries more than one request at a time.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+
     fn is_closed(&self) -> bool {
         match self {
             Self::Http1(connection) => connection.is_closed(),

@@ -5,7 +5,11 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde::Serialize;
 
-use super::{framing::Refusal, trace::Trace};
+use super::{
+    framing::Refusal,
+    grpc::{self, Call, Code},
+    trace::Trace,
+};
 use crate::{function::HoldError, tls::Misuse};
 
 /// Header with the reason of an answer that the activator made itself.
@@ -54,6 +58,12 @@ pub(super) enum ProxyError {
     /// A pod took the request and did not answer in time.
     #[error("the function did not begin to answer within timeouts.firstByte ({0:?})")]
     FirstByte(std::time::Duration),
+    /// The deadline of a gRPC call is over.
+    #[error("the call's deadline (grpc-timeout) is over")]
+    Deadline {
+        /// Whether a pod had taken it.
+        reached_pod: bool,
+    },
     /// The process is about to end and takes no more connections to upgrade.
     #[error("the upgrade failed: {0}")]
     Upgrade(&'static str),
@@ -126,7 +136,24 @@ impl ProxyError {
             // RFC 9110, section 15.5.9.
             Self::SlowBody => verdict(StatusCode::REQUEST_TIMEOUT, "slow-body", true, None),
             Self::FirstByte(_) => verdict(StatusCode::GATEWAY_TIMEOUT, "first-byte-timeout", true, None),
+            Self::Deadline { reached_pod } => {
+                verdict(StatusCode::GATEWAY_TIMEOUT, "deadline-exceeded", *reached_pod, None)
+            }
             Self::Upgrade(_) => verdict(StatusCode::BAD_GATEWAY, "upgrade-failed", true, None),
+        }
+    }
+
+    /// The same in gRPC's codes (`statuscodes.md`), where there is a better one than the status has.
+    fn code(&self) -> Code {
+        match self {
+            Self::Deadline { .. } | Self::FirstByte(_) => Code::DeadlineExceeded,
+            Self::Hold(
+                HoldError::TooManyRequests
+                | HoldError::TooManyBytes
+                | HoldError::ProcessFull
+                | HoldError::Overloaded,
+            ) => Code::ResourceExhausted,
+            _ => Code::of(self.verdict().status),
         }
     }
 }
@@ -145,8 +172,35 @@ struct Problem<'a> {
     function: Option<String>,
 }
 
+/// What is known of a request before it is routed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    /// Its trace.
+    pub(super) trace: Trace,
+    /// The gRPC call that it is, if it is one.
+    pub(super) call: Option<Call>,
+}
+
 /// The answer for an error; `function` is `namespace/name` once it is known.
-pub(super) fn respond(error: &ProxyError, trace: &Trace, function: Option<String>) -> Response<Full<Bytes>> {
+pub(super) fn respond(error: &ProxyError, asked: &Asked, function: Option<String>) -> Response<Full<Bytes>> {
+    let Verdict { reason, retry_after, .. } = error.verdict();
+    let mut response = match asked.call {
+        Some(_) => trailers_only(error, retry_after),
+        None => problem(error, &asked.trace, function),
+    };
+    response.headers_mut().insert(REASON_HEADER, HeaderValue::from_static(reason));
+    response
+}
+
+/// As gRPC's clients read it: a status of 200, whatever went wrong, and no body.
+fn trailers_only(error: &ProxyError, retry_after: Option<u32>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.headers_mut() = grpc::status(error.code(), &error.to_string(), retry_after);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+fn problem(error: &ProxyError, trace: &Trace, function: Option<String>) -> Response<Full<Bytes>> {
     let Verdict { status, reason, reached_pod, retry_after } = error.verdict();
     let problem = Problem {
         r#type: format!("urn:pilotlight:problem:{reason}"),
@@ -165,7 +219,6 @@ pub(super) fn respond(error: &ProxyError, trace: &Trace, function: Option<String
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(REASON_HEADER, HeaderValue::from_static(reason));
     // A host and a target that were received as such are a valid value.
     if let ProxyError::HttpsOnly(to) = error
         && let Ok(to) = HeaderValue::from_str(to)
@@ -223,11 +276,36 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_grpc_client_reads_its_own_codes() {
+        let timeout = HoldError::Timeout { waited: Duration::from_secs(30), why: None };
+        let rows: [(ProxyError, &str, Option<&str>); 7] = [
+            (ProxyError::NotFound { host: "h".into(), path: "/".into() }, "12", None),
+            (HoldError::TooManyRequests.into(), "8", Some("1000")),
+            (timeout.into(), "14", Some("1000")),
+            (ProxyError::Deadline { reached_pod: false }, "4", None),
+            (ProxyError::FirstByte(Duration::from_secs(30)), "4", None),
+            (ProxyError::Broken("reset".into()), "14", None),
+            (ProxyError::BadRequest("no Host"), "13", None),
+        ];
+        let trace = Trace::of(&http::HeaderMap::new(), &TraceIds::default());
+        let asked = Asked { trace, call: Some(Call { deadline: None }) };
+        for (error, code, pushback) in rows {
+            let response = respond(&error, &asked, None);
+            let headers = response.headers();
+            assert_eq!((response.status().as_u16(), headers["grpc-status"].to_str().unwrap()), (200, code));
+            let told = headers.get("grpc-retry-pushback-ms").map(|value| value.to_str().unwrap());
+            assert_eq!(told, pushback, "{error}");
+            assert_eq!(headers["pilotlight-reason"], error.verdict().reason);
+        }
+    }
+
     #[tokio::test]
     async fn the_answer_is_a_problem_document() {
         let error = HoldError::CannotStart { reason: "ErrImagePull".into(), message: "no such image".into() };
         let trace = Trace::of(&http::HeaderMap::new(), &TraceIds::default());
-        let response = respond(&error.into(), &trace, Some("demo/hello".into()));
+        let asked = Asked { trace, call: None };
+        let response = respond(&error.into(), &asked, Some("demo/hello".into()));
         assert_eq!(response.headers()["content-type"], "application/problem+json");
         assert_eq!(response.headers()["retry-after"], "5");
         let body = response.into_body().collect().await.unwrap().to_bytes();

@@ -3,11 +3,15 @@
 
 mod bed;
 mod conformance;
+mod expect;
 mod floods;
+mod flow;
 mod frames;
+mod grpc;
 mod guard;
 mod holding;
 mod http2;
+mod kinds;
 mod raw;
 mod responses;
 mod slowness;

@@ -250,6 +250,8 @@ impl Pod {
             let mut connections = tokio::task::JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                // As servers of HTTP/2 do: a window update must not wait for an acknowledgement.
+                stream.set_nodelay(true).unwrap();
                 let answer = answer.clone();
                 let service = service_fn(move |request| {
                     let answer = answer(request);

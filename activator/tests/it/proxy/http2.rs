@@ -16,8 +16,10 @@ use super::{
     bed::{Body, Pod, after, full},
 };
 
-async fn connect(bed: &Bed) -> hyper::client::conn::http2::SendRequest<Body> {
-    let stream = TokioIo::new(TcpStream::connect(bed.addr).await.unwrap());
+pub(super) async fn connect(bed: &Bed) -> hyper::client::conn::http2::SendRequest<Body> {
+    let stream = TcpStream::connect(bed.addr).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let stream = TokioIo::new(stream);
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     tokio::spawn(connection);
