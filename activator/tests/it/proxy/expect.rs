@@ -124,13 +124,9 @@ async fn a_pod_that_knows_nothing_of_expectations_gets_the_body_after_a_while() 
 
 #[tokio::test]
 async fn an_upload_that_nobody_reads_delays_no_other_request() {
-    async fn early(request: Request<Incoming>) -> Response<Body> {
-        // Its body is dropped unread, as by a server that refuses.
-        drop(request);
-        Response::new(full("early"))
-    }
     let bed = Bed::new(FunctionSpec::from_image("x")).await;
-    bed.see(&Pod::serving("a", early).await);
+    // A pod that answers at once and would wait for the rest of the body for ever.
+    scripted_pod(&bed, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nearly").await;
     let mut upload = TcpStream::connect(bed.addr).await.unwrap();
     upload.write_all(b"POST / HTTP/1.1\r\nhost: hello.demo\r\ncontent-length: 1000\r\n\r\nx").await.unwrap();
     read_until(&mut upload, "early").await;
