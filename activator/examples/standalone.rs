@@ -9,12 +9,12 @@ use std::{net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use clap::Parser;
 use pilotlight_activator::{
-    drain,
+    drain::{self, Rest},
     function::Process,
     index::{Domains, Index, ToProbe},
     metrics::Metrics,
     probe,
-    proxy::{Clocks, Connections, Front, Limits, MinRate, Port, Proxy, Sessions, TraceIds, serve},
+    proxy::{Clocks, Connections, Front, Limits, MinRate, Port, Proxy, Sessions, TraceIds, Tunnels, serve},
     telemetry,
 };
 use pilotlight_crds::{
@@ -87,6 +87,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         rate: MinRate::default(),
         reached: metrics.limit_reached.clone(),
     };
+    let tunnels = Tunnels::new(metrics.tunnels.clone());
     let proxy = Arc::new(Proxy {
         routes: index.routes(),
         process,
@@ -96,12 +97,14 @@ async fn run(args: Args) -> anyhow::Result<()> {
         traces: TraceIds::default(),
         rate: MinRate::default(),
         redirect: None,
+        tunnels: tunnels.clone(),
     });
     let listener = TcpListener::bind(args.addr).await.context("--addr")?;
     let connections = Connections::new(limits, stop);
     serve(Port { listener, front: Front::Plain(UrlScheme::Http) }, proxy, &connections).await;
     told.await??;
-    drain::finish(connections.into_clients(), Duration::from_secs(1)).await;
+    let rest = Rest { clients: connections.into_clients(), tunnels, index };
+    drain::finish(rest, Duration::from_secs(1)).await;
     Ok(())
 }
 

@@ -57,8 +57,8 @@ pub struct Args {
     /// After SIGTERM: how long to go on accepting while endpoints propagate.
     #[arg(long, env = "PILOTLIGHT_DRAIN_DELAY", default_value = "5s")]
     drain_delay: Span,
-    /// After that: how long requests in flight may take.
-    #[arg(long, env = "PILOTLIGHT_DRAIN_TIMEOUT", default_value = "30s")]
+    /// After that: how long requests may wait for a slot and be in flight.
+    #[arg(long, env = "PILOTLIGHT_DRAIN_TIMEOUT", default_value = "60s")]
     drain_timeout: Span,
     /// The most client connections at once.
     #[arg(long, env = "PILOTLIGHT_MAX_CONNECTIONS", default_value_t = 20_000)]

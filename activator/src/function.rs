@@ -195,6 +195,9 @@ impl FunctionState {
         if inner.deleted {
             return Err(HoldError::Deleted);
         }
+        if self.process.ending() {
+            return Err(HoldError::Leaving);
+        }
         if !self.process.enter(bytes) {
             return Err(HoldError::ProcessFull);
         }
@@ -306,6 +309,12 @@ impl FunctionState {
             inner.slots.dismiss()
         };
         self.dismiss(waiters, &HoldError::Deleted);
+    }
+
+    /// The process ends: nobody waits here any longer. What is in flight goes on.
+    pub(crate) fn turn_away(&self) {
+        let waiters = self.lock().slots.dismiss();
+        self.dismiss(waiters, &HoldError::Leaving);
     }
 
     /// Asks the autoscaler to look at this function, once until it does.

@@ -79,6 +79,12 @@ impl Index {
         self.lock().functions.get(key).map(|(_, function)| Arc::clone(function))
     }
 
+    /// The process ends: nobody waits for a slot any longer, and nobody will.
+    pub fn turn_away(&self) {
+        self.process.set_ending();
+        self.functions().iter().for_each(|function| function.turn_away());
+    }
+
     /// A Function is there, or has changed.
     pub fn apply_function(&self, function: &Function) -> Vec<ToProbe> {
         let (Some(config), Some(claim)) = (FunctionConfig::read(function), Claim::read(function)) else {

@@ -100,6 +100,8 @@ const LIMIT_REACHED: MetricDoc = doc(
     &["limit"],
     "Client connections and streams ended because of a limit: flood, idle, slow-head, slow-reader or slow-stream",
 );
+const TUNNELS: MetricDoc =
+    doc("pilotlight_tunnels", "gauge", &[], "Upgraded connections, such as WebSocket's, that are open");
 const RETRIES: MetricDoc = doc(
     "pilotlight_retries_total",
     "counter",
@@ -132,6 +134,7 @@ pub const ALL: &[MetricDoc] = &[
     UNROUTED,
     CONNECTIONS,
     LIMIT_REACHED,
+    TUNNELS,
     RETRIES,
     SCALE_ERRORS,
     WATCH_ERRORS,
@@ -174,6 +177,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Client connections and streams ended because of a limit.
     pub limit_reached: IntCounterVec,
+    /// Open upgraded connections.
+    pub tunnels: IntGauge,
     /// Errors of watches.
     pub watch_errors: IntCounterVec,
 }
@@ -208,6 +213,7 @@ impl Metrics {
             unrouted: counter(UNROUTED)?,
             connections: registered(registry, IntGauge::with_opts(opts(CONNECTIONS))?)?,
             limit_reached: counter(LIMIT_REACHED)?,
+            tunnels: registered(registry, IntGauge::with_opts(opts(TUNNELS))?)?,
             watch_errors: counter(WATCH_ERRORS)?,
         })
     }

@@ -29,6 +29,7 @@ mod strict;
 mod timing;
 mod trace;
 mod tunnel;
+mod upgrade;
 
 use std::{sync::Arc, time::Instant};
 
@@ -48,6 +49,7 @@ pub use self::{
     server::{Caller, Connections, Front, Limits, Port, serve, serve_with},
     sessions::Sessions,
     trace::TraceIds,
+    tunnel::Tunnels,
 };
 use self::{
     body::RequestBody,
@@ -56,6 +58,7 @@ use self::{
     respond::{Asked, ProxyError, respond},
     timing::Timing,
     trace::Trace,
+    upgrade::Upgrade,
 };
 pub(crate) use self::{guard::broken_rule, pool::adopt, socket::Socket};
 use crate::{
@@ -90,6 +93,8 @@ pub struct Proxy {
     pub rate: MinRate,
     /// Where plain requests for hosts with a certificate are sent, if they are not to be served.
     pub redirect: Option<Redirect>,
+    /// Upgraded connections.
+    pub tunnels: Tunnels,
 }
 
 /// A request whose function is known.
@@ -122,7 +127,8 @@ impl Proxy {
         // body came too slowly the rest of it would.
         let unfinished = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT)
             && response.body().is_ours();
-        if (unfinished || self.process.leaving()) && version <= Version::HTTP_11 {
+        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if (unfinished || self.process.leaving()) && version <= Version::HTTP_11 && !upgraded {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -191,18 +197,17 @@ impl Proxy {
         let Routed { function, .. } = routed;
         let (config, version) = (function.config(), request.version());
         let session = self.sessions.begin(&config, request.headers()).await;
-        let upgrade = headers::upgrade(request.headers());
-        let on_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+        let mut upgrade = Upgrade::of(&mut request)?;
         let rate = rate_of(self.rate, request.headers(), &config.timeouts);
         let mut request = to_pod(request, routed, config.protocol, rate)?;
-        if let Some(protocol) = upgrade {
-            request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            request.headers_mut().insert(header::UPGRADE, protocol);
-            request.headers_mut().remove(header::TE);
+        if let Some(asked) = &mut upgrade
+            && !asked.ask(&mut request, config.protocol)?
+        {
+            upgrade = None;
         }
         session.pass_on(request.headers_mut());
         let (timeouts, protocol, call) = (config.timeouts, config.protocol, routed.asked.call);
-        let mut terms = Terms { timeouts, protocol, call, upgrade: on_upgrade };
+        let mut terms = Terms { timeouts, protocol, call, upgrade, tunnels: &self.tunnels };
         let wish = Wish { bytes: in_memory(&request), pod: session.pod(), until: None };
         let (mut response, acquired) = send(routed, wish, request, &mut terms).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -253,7 +258,7 @@ async fn send(
     routed: &Routed<'_>,
     mut wish: Wish<'_>,
     mut request: Request<RequestBody>,
-    terms: &mut Terms,
+    terms: &mut Terms<'_>,
 ) -> Result<(Response<ResponseBody>, Served), ProxyError> {
     let Routed { function, began, .. } = routed;
     let mut last = ProxyError::Connect(String::new());

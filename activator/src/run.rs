@@ -15,11 +15,11 @@ use crate::{
     admin::{self, Admin},
     autoscaler::Autoscaler,
     config::{Config, TlsConfig},
-    drain,
+    drain::{self, Rest},
     function::Process,
     index::{Index, watch},
     metrics::Metrics,
-    proxy::{Connections, Front, Limits, Port, Proxy, Sessions, TraceIds, serve, serve_with},
+    proxy::{Connections, Front, Limits, Port, Proxy, Sessions, TraceIds, Tunnels, serve, serve_with},
     session::{self, DEFAULT_BUDGET, StateApi, Store, StoreMetrics},
     status,
     tls::{Certificates, HANDSHAKE_TIMEOUT, Redirect, Served, Tls, TlsMetrics, watch::start_watch},
@@ -56,6 +56,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let told = tokio::spawn(drain::until_told(Arc::clone(&process), config.drain_delay, stop.clone()));
     let limits = limits(&config, &metrics);
     let (tls, redirect) = tls.map_or((None, None), |tls| (Some(tls.port), tls.redirect));
+    let tunnels = Tunnels::new(metrics.tunnels.clone());
     let proxy = Arc::new(Proxy {
         routes: index.routes(),
         process,
@@ -65,6 +66,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         traces: TraceIds::new(config.sample_traces),
         rate: config.rate,
         redirect,
+        tunnels: tunnels.clone(),
     });
     tracing::info!(addr = %config.addr, "serving");
     let connections = Connections::new(limits, stop);
@@ -72,7 +74,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let ports = [plain].into_iter().chain(tls);
     join_all(ports.map(|port| serve(port, Arc::clone(&proxy), &connections))).await;
     told.await??;
-    drain::finish(connections.into_clients(), config.drain_timeout).await;
+    let rest = Rest { clients: connections.into_clients(), tunnels, index };
+    drain::finish(rest, config.drain_timeout).await;
     Ok(())
 }
 

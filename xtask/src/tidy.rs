@@ -25,6 +25,7 @@ const PURE: &[&str] = &[
     "activator/src/proxy/path.rs",
     "activator/src/proxy/respond.rs",
     "activator/src/proxy/strict.rs",
+    "activator/src/proxy/tunnel/frames.rs",
     "activator/src/slots.rs",
     "activator/src/slots/overload.rs",
     "operator/src/function/build.rs",

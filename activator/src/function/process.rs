@@ -15,6 +15,7 @@ pub struct Process {
     requests: AtomicU64,
     bytes: AtomicU64,
     leaving: AtomicBool,
+    ending: AtomicBool,
     pokes: mpsc::UnboundedSender<Arc<FunctionState>>,
 }
 
@@ -31,6 +32,7 @@ impl Process {
             requests: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             pokes,
         };
         (Arc::new(process), receiver)
@@ -61,6 +63,16 @@ impl Process {
     /// Whether this process is about to end.
     pub fn leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// From now on nothing is held: the process ends before a slot could be waited for.
+    pub(crate) fn set_ending(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nothing is held any longer.
+    pub(super) fn ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
 
     /// Asks the autoscaler to look at a function.

@@ -71,6 +71,9 @@ pub enum HoldError {
         /// What it adds.
         message: String,
     },
+    /// The process ends.
+    #[error("this activator ends, and there was no slot until now")]
+    Leaving,
     /// The Function was deleted.
     #[error("the function was deleted while the request waited")]
     Deleted,

@@ -128,9 +128,17 @@ fn judge(since: Option<(u64, Duration, Verdict)>, age: Duration, clocks: &Clocks
     }
 }
 
-/// A request that is being answered, until its response's body is dropped.
+/// A request that is being answered, until its response's body is dropped, and the tunnel that it may have
+/// opened has ended.
 #[derive(Debug)]
 pub(super) struct OpenRequest(Arc<Activity>);
+
+impl Clone for OpenRequest {
+    fn clone(&self) -> Self {
+        self.0.open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&self.0))
+    }
+}
 
 impl OpenRequest {
     /// The request has made something else than HTTP of its connection.

@@ -60,6 +60,11 @@ impl<T> Calm<T> {
         Self { inner, activity, state: State::Sniffing(0) }
     }
 
+    /// The connection itself.
+    pub(super) fn get_ref(&self) -> &T {
+        &self.inner
+    }
+
     /// Looks at what was read; how much of it hyper gets.
     fn look(&mut self, read: &[u8]) -> usize {
         let mut at = 0;

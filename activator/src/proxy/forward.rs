@@ -9,9 +9,11 @@ use pilotlight_crds::Protocol;
 use super::{
     body::{RequestBody, ResponseBody, Source},
     grpc::Call,
-    pool::{self, Connection},
+    pool::{self, ConnectError, Connection},
     respond::ProxyError,
-    strict, tunnel,
+    strict,
+    tunnel::{Ends, Tunnels},
+    upgrade::Upgrade,
 };
 use crate::function::{Slot, Timeouts};
 
@@ -28,13 +30,15 @@ pub(super) enum Failure {
 
 /// What an attempt has to keep to.
 #[derive(Debug)]
-pub(super) struct Terms {
+pub(super) struct Terms<'a> {
     pub(super) timeouts: Timeouts,
     pub(super) protocol: Protocol,
     /// The gRPC call that the request is, if it is one.
     pub(super) call: Option<Call>,
-    /// The client's end of an upgrade, if it asked for one.
-    pub(super) upgrade: Option<hyper::upgrade::OnUpgrade>,
+    /// What the client's connection is to become, if not only a response is asked for.
+    pub(super) upgrade: Option<Upgrade>,
+    /// Where upgraded connections go.
+    pub(super) tunnels: &'a Tunnels,
 }
 
 /// Why a response was cut short.
@@ -61,7 +65,7 @@ pub(super) struct Bounds {
     pub(super) call: bool,
 }
 
-impl Terms {
+impl Terms<'_> {
     /// How long a response to what is forwarded at `now` may go on.
     fn bounds(&self, now: Instant) -> Bounds {
         let Timeouts { idle, total, .. } = self.timeouts;
@@ -98,17 +102,28 @@ pub(super) struct Answer {
 pub(super) async fn forward(
     slot: Slot,
     request: Request<RequestBody>,
-    terms: &mut Terms,
+    terms: &mut Terms<'_>,
 ) -> Result<Answer, Failure> {
     let began = Instant::now();
     let bounds = terms.bounds(began);
     let upload = request.body().progress();
     request.body().forwarded();
-    let Exchanged { response, connection, connect } = exchange(&slot, request, terms, bounds.until).await?;
+    let Exchanged { mut response, connection, connect } =
+        exchange(&slot, request, terms, bounds.until).await?;
     let first_byte = began.elapsed().saturating_sub(connect.unwrap_or_default());
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let switched = tunnel::switch(response, terms.upgrade.take(), slot, terms.timeouts, bounds.until);
-        let response = switched.map_err(Failure::Final)?;
+    let switched = match &terms.upgrade {
+        Some(upgrade) => upgrade.settle(&mut response),
+        None if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            Err(ProxyError::Upgrade("the pod switched protocols unasked"))
+        }
+        None => Ok(false),
+    };
+    if let (true, Some(upgrade)) = (switched.map_err(Failure::Final)?, terms.upgrade.take()) {
+        let pod = hyper::upgrade::on(&mut response);
+        let websocket = upgrade.websocket();
+        let ends = Ends { client: upgrade.client, pod, websocket, stream: upgrade.stream };
+        terms.tunnels.join(ends, slot, terms.timeouts.idle, bounds.until);
+        let response = response.map(|_| ResponseBody::empty());
         return Ok(Answer { response, connect, first_byte, unasked: false });
     }
     // On failure the connection goes with the body that nobody reads: it is closed.
@@ -133,10 +148,21 @@ struct Exchanged {
 async fn exchange(
     slot: &Slot,
     mut request: Request<RequestBody>,
-    terms: &Terms,
+    terms: &Terms<'_>,
     until: Instant,
 ) -> Result<Exchanged, Failure> {
     let protocol = &terms.protocol;
+    if terms.upgrade.is_some() && *protocol == Protocol::H2c {
+        let began = Instant::now();
+        let connection = match pool::connect_for_tunnel(slot.pod().address).await {
+            Ok(connection) => connection,
+            Err(ConnectError::NoTunnels) => return Err(Failure::Final(ProxyError::NoTunnels)),
+            Err(error) => return Err(Failure::NotSent(Box::new(request), error.to_string())),
+        };
+        let connect = Some(began.elapsed());
+        let (response, connection) = send(connection, request, terms, until).await?;
+        return Ok(Exchanged { response, connection, connect });
+    }
     if let Some(connection) = slot.pod().pool.take(*protocol).await {
         match send(connection, request, terms, until).await {
             Err(Failure::NotSent(unsent, _)) => request = *unsent,
@@ -159,7 +185,7 @@ async fn exchange(
 async fn send(
     mut connection: Connection,
     request: Request<RequestBody>,
-    terms: &Terms,
+    terms: &Terms<'_>,
     until: Instant,
 ) -> Result<(Response<Incoming>, Connection), Failure> {
     let timeouts = &terms.timeouts;

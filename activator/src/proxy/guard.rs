@@ -59,6 +59,11 @@ impl<IO> Guard<IO> {
         Self { io, framing: Framing::new(), held: BytesMut::new(), clear: 0, refused: None, activity }
     }
 
+    /// What is guarded.
+    pub(super) fn get_ref(&self) -> &IO {
+        &self.io
+    }
+
     /// Passes on what may be passed on. The buffer is given back with the last byte: few connections need
     /// it for long.
     fn pass(&mut self, buf: &mut ReadBuf<'_>) {

@@ -11,6 +11,7 @@ use http::{Request, Response};
 use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1, http2},
+    upgrade::Upgraded,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pilotlight_crds::Protocol;
@@ -26,6 +27,11 @@ const IDLE_LIMIT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// HTTP/2 pings find pods that have vanished.
 const PING_EVERY: Duration = Duration::from_secs(10);
+/// How often to look for a pod's first SETTINGS.
+const ANNOUNCEMENT_EVERY: Duration = Duration::from_millis(1);
+/// The most streams of a connection whose pod has not said yet how many it takes. No pod says so odd a
+/// number; should one, it is as if it had said nothing.
+const UNSETTLED: usize = 97;
 /// The most that one connection buffers of a response's head.
 const HEAD_BUFFER: usize = 64 * 1024;
 
@@ -101,6 +107,9 @@ pub(crate) enum ConnectError {
     /// The HTTP handshake failed, which for HTTP/1 it does not.
     #[error("{0}")]
     Handshake(#[from] hyper::Error),
+    /// It serves HTTP/2 without extended CONNECT.
+    #[error("the pod does not announce extended CONNECT")]
+    NoTunnels,
 }
 
 impl Pool {
@@ -146,8 +155,53 @@ impl Pool {
 /// # Errors
 /// When the pod refuses or does not answer in time.
 pub(super) async fn connect(address: SocketAddr, protocol: Protocol) -> Result<Connection, ConnectError> {
+    adopt(dial(address).await?, protocol).await
+}
+
+async fn dial(address: SocketAddr) -> Result<TcpStream, ConnectError> {
     let dialled = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
-    adopt(dialled.map_err(|_| ConnectError::Timeout)??, protocol).await
+    Ok(dialled.map_err(|_| ConnectError::Timeout)??)
+}
+
+/// Opens an HTTP/2 connection for one extended CONNECT. A tunnel gets a connection of its own, as it would
+/// with HTTP/1.1: a client that reads slowly then fills no window but its own.
+///
+/// # Errors
+/// When the pod cannot be connected to, or does not announce extended CONNECT (RFC 8441, section 3).
+pub(super) async fn connect_for_tunnel(address: SocketAddr) -> Result<Connection, ConnectError> {
+    let stream = dial(address).await?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .initial_max_send_streams(UNSETTLED)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    let announced = async move {
+        loop {
+            // Whatever the pod's first SETTINGS say, they change this number.
+            let settled = connection.current_max_send_streams() != UNSETTLED;
+            match connection.is_extended_connect_protocol_enabled() {
+                true => return Ok(connection),
+                false if settled => return Err(ConnectError::NoTunnels),
+                false => {}
+            }
+            // hyper tells what was announced, but not when.
+            tokio::time::sleep(ANNOUNCEMENT_EVERY).await;
+        }
+    };
+    let announced = tokio::time::timeout(CONNECT_TIMEOUT, announced).await;
+    let connection = announced.map_err(|_| ConnectError::Timeout)??;
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(Connection::Http2(sender))
+}
+
+/// Makes of the end of an upgraded connection a reset, as far as it is one of HTTP/1.1.
+pub(super) fn reset(end: Upgraded) {
+    if let Ok(parts) = end.downcast::<TokioIo<TcpStream>>() {
+        // A socket that refuses is broken already.
+        let _ = parts.io.inner().set_zero_linger();
+    }
 }
 
 /// Makes an HTTP connection of a TCP connection.

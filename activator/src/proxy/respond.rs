@@ -64,9 +64,15 @@ pub(super) enum ProxyError {
         /// Whether a pod had taken it.
         reached_pod: bool,
     },
-    /// The process is about to end and takes no more connections to upgrade.
+    /// What a pod answered to an upgrade makes no sense.
     #[error("the upgrade failed: {0}")]
     Upgrade(&'static str),
+    /// An extended CONNECT for a protocol other than WebSocket.
+    #[error("the only protocol of an extended CONNECT that passes is websocket")]
+    UnknownProtocol,
+    /// WebSocket for a pod whose HTTP/2 cannot carry it.
+    #[error("the function's HTTP/2 does not announce extended CONNECT (RFC 8441), which WebSocket needs")]
+    NoTunnels,
 }
 
 impl From<Misuse> for ProxyError {
@@ -129,6 +135,9 @@ impl ProxyError {
             Self::Hold(HoldError::CannotStart { .. }) => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, "cannot-start", false, Some(5))
             }
+            Self::Hold(HoldError::Leaving) => {
+                verdict(StatusCode::SERVICE_UNAVAILABLE, "activator-leaving", false, Some(1))
+            }
             Self::Hold(HoldError::Deleted) => verdict(StatusCode::NOT_FOUND, "function-deleted", false, None),
             Self::Connect(_) => verdict(StatusCode::BAD_GATEWAY, "connect-failed", false, Some(1)),
             Self::Malformed(_) => verdict(StatusCode::BAD_GATEWAY, "pod-malformed", true, None),
@@ -140,6 +149,8 @@ impl ProxyError {
                 verdict(StatusCode::GATEWAY_TIMEOUT, "deadline-exceeded", *reached_pod, None)
             }
             Self::Upgrade(_) => verdict(StatusCode::BAD_GATEWAY, "upgrade-failed", true, None),
+            Self::UnknownProtocol => verdict(StatusCode::NOT_IMPLEMENTED, "unknown-protocol", false, None),
+            Self::NoTunnels => verdict(StatusCode::NOT_IMPLEMENTED, "websocket-unsupported", false, None),
         }
     }
 
@@ -268,6 +279,10 @@ mod tests {
             (ProxyError::Broken("reset".into()), 502, "pod-broke-off", true, None),
             (ProxyError::SlowBody, 408, "slow-body", true, None),
             (ProxyError::FirstByte(Duration::from_secs(30)), 504, "first-byte-timeout", true, None),
+            (ProxyError::Upgrade("unasked"), 502, "upgrade-failed", true, None),
+            (ProxyError::UnknownProtocol, 501, "unknown-protocol", false, None),
+            (ProxyError::NoTunnels, 501, "websocket-unsupported", false, None),
+            (HoldError::Leaving.into(), 503, "activator-leaving", false, Some(1)),
         ];
         for &(ref error, status, reason, reached_pod, retry_after) in rows {
             let verdict = error.verdict();

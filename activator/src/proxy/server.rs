@@ -12,15 +12,16 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::{
     body::Incoming,
     service::{Service, service_fn},
+    upgrade::Upgraded,
 };
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::conn::auto::Builder,
+    server::conn::auto::{self, Builder},
 };
 use pilotlight_crds::UrlScheme;
 use prometheus::{IntCounterVec, IntGauge};
@@ -130,6 +131,19 @@ pub struct Caller {
 
 type Stream = Either<Socket, Box<TlsStream<Socket>>>;
 
+/// What hyper reads from and writes to.
+type Guarded = TokioIo<Guard<Calm<Stream>>>;
+
+/// Makes of the end of a client's upgraded connection a reset, so that what it carried does not look
+/// complete. HTTP/2 and TLS have their own marks of a complete end, which are just not sent.
+pub(super) fn reset(end: Upgraded) {
+    if let Ok(parts) = auto::upgrade::downcast::<Guarded>(end)
+        && let Either::Left(socket) = parts.io.inner().get_ref().get_ref()
+    {
+        socket.reset();
+    }
+}
+
 impl Front {
     /// Makes of an accepted socket what HTTP is spoken on; none if the handshake failed.
     async fn begin(&self, socket: Socket, ip: IpAddr) -> Option<(Stream, Caller)> {
@@ -209,8 +223,12 @@ where
     S::Future: Send + 'static,
     B: Body + Unpin,
 {
-    service_fn(move |request| {
+    service_fn(move |mut request: Request<Incoming>| {
         let open = activity.request();
+        // An HTTP/2 connection whose only stream is a tunnel is not idle.
+        if request.method() == Method::CONNECT {
+            request.extensions_mut().insert(open.clone());
+        }
         let answer = service.call(request);
         async move {
             let response = answer.await?;
@@ -291,6 +309,7 @@ fn builder(limits: &Limits) -> Builder<Streams> {
     builder
         .http2()
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .keep_alive_interval(PING_EVERY)
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)

@@ -55,6 +55,12 @@ impl Socket {
         self.stream.peer_addr()
     }
 
+    /// When it is closed, the client sees a reset: it must not take what it has got for the whole.
+    pub(super) fn reset(&self) {
+        // A socket that refuses is broken already.
+        let _ = self.stream.set_zero_linger();
+    }
+
     /// What became of an attempt to write.
     fn wrote(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match outcome {
@@ -64,8 +70,8 @@ impl Socket {
             Poll::Pending if self.activity.tunnelled() => self.pace.stop(),
             Poll::Pending => {
                 ready!(self.pace.poll_overdue(cx));
-                // A reset: nobody must take what was sent for the whole, and the kernel need not keep it.
-                let _ = self.stream.set_zero_linger();
+                // Also, the kernel need not keep what was sent.
+                self.reset();
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, SlowReader)));
             }
         }

@@ -18,7 +18,8 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<Option<HeaderValue>, Prox
     if request.uri().path() == "*" && request.method() != Method::OPTIONS {
         return Err(guard::broken_rule(request.headers()).into());
     }
-    if request.method() == Method::CONNECT {
+    // With a protocol it is no tunnel to a host, but how HTTP/2 asks for WebSocket (RFC 8441).
+    if request.method() == Method::CONNECT && request.extensions().get::<hyper::ext::Protocol>().is_none() {
         return Err(Refusal::Connect.into());
     }
     if request.method().as_str().len() > LONGEST_METHOD {

@@ -1,68 +1,163 @@
-//! Upgraded connections, such as WebSocket's: bytes in both directions, until one side ends or both are
-//! silent. The slot is occupied for as long.
+//! Upgraded connections, such as WebSocket's: bytes in both directions, until both sides have ended, one
+//! breaks off, or both are silent. The slot is occupied for as long.
+//!
+//! `timeouts.total` counts until the connection is upgraded and no further: a WebSocket lives for as long as
+//! its two ends want it to, and only silence tells that one of them has gone.
+
+mod flow;
+mod frames;
 
 use std::{
+    future::poll_fn,
     io,
     sync::atomic::{AtomicU64, Ordering},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use http::{Response, header};
-use hyper::{
-    body::Incoming,
-    upgrade::{OnUpgrade, Upgraded},
-};
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use prometheus::IntGauge;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{body::ResponseBody, headers, respond::ProxyError};
-use crate::function::{Slot, Timeouts};
+use self::flow::{Farewell, Flow};
+use super::{activity::OpenRequest, pool, server};
+use crate::function::Slot;
 
-/// Bytes that one direction keeps in memory.
-const BUFFER: usize = 8 * 1024;
+/// For the last frames, once a connection is to end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Passes a pod's `101 Switching Protocols` on and joins the two connections.
-pub(super) fn switch(
-    mut response: Response<Incoming>,
-    client: Option<OnUpgrade>,
-    slot: Slot,
-    timeouts: Timeouts,
-    until: Instant,
-) -> Result<Response<ResponseBody>, ProxyError> {
-    let client = client.ok_or(ProxyError::Upgrade("the pod switched protocols unasked"))?;
-    let protocol = headers::upgrade(response.headers());
-    let pod = hyper::upgrade::on(&mut response);
-    tokio::spawn(async move {
-        let joined = async {
-            let (client, pod) = tokio::try_join!(client, pod)?;
-            join(client, pod, timeouts.idle).await.map_err(Into::into)
-        };
-        let joined: Result<Result<(), Box<dyn std::error::Error + Send + Sync>>, _> =
-            tokio::time::timeout_at(until.into(), joined).await;
-        if let Ok(Err(error)) = joined {
-            tracing::debug!(error, "an upgraded connection broke");
-        }
-        drop(slot);
-    });
-    let (mut parts, _) = response.into_parts();
-    headers::to_client(&mut parts.headers);
-    if let Some(protocol) = protocol {
-        parts.headers.insert(header::CONNECTION, http::HeaderValue::from_static("upgrade"));
-        parts.headers.insert(header::UPGRADE, protocol);
-    }
-    Ok(Response::from_parts(parts, ResponseBody::empty()))
+/// The upgraded connections of the process. hyper forgets a connection when it is upgraded, so whoever
+/// waits for connections to end has to wait for these as well.
+#[derive(Clone, Debug)]
+pub struct Tunnels {
+    open: TaskTracker,
+    goodbye: CancellationToken,
+    gauge: IntGauge,
 }
 
-async fn join(client: Upgraded, pod: Upgraded, idle: Duration) -> io::Result<()> {
-    let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
-    let (mut from_pod, mut to_pod) = tokio::io::split(TokioIo::new(pod));
-    let moved = Moved::new();
-    let up = copy(&mut from_client, &mut to_pod, &moved);
-    let down = copy(&mut from_pod, &mut to_client, &moved);
-    let both = async { tokio::try_join!(up, down).map(|_| ()) };
-    tokio::select! {
-        ended = both => ended,
-        () = moved.silent_for(idle) => Err(io::Error::new(io::ErrorKind::TimedOut, "silent for timeouts.idle")),
+/// The two ends of a connection that is being upgraded.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) client: OnUpgrade,
+    pub(super) pod: OnUpgrade,
+    /// Whether what they speak is WebSocket: then they can be told that the connection ends.
+    pub(super) websocket: bool,
+    /// The client's stream, if it is one of HTTP/2.
+    pub(super) stream: Option<OpenRequest>,
+}
+
+impl Tunnels {
+    /// None yet; `gauge` shows how many there are.
+    pub fn new(gauge: IntGauge) -> Self {
+        Self { open: TaskTracker::new(), goodbye: CancellationToken::new(), gauge }
+    }
+
+    /// Joins two connections once both are upgraded, which must be by `until`.
+    pub(super) fn join(&self, ends: Ends, slot: Slot, idle: Duration, until: Instant) {
+        let Self { open, goodbye, gauge } = self.clone();
+        open.spawn(async move {
+            let _counted = Counted::new(gauge);
+            let upgraded =
+                tokio::time::timeout_at(until.into(), async { tokio::try_join!(ends.client, ends.pod) });
+            match upgraded.await {
+                Ok(Ok((client, pod))) => {
+                    if let Err(error) = Tunnel::new(client, pod, ends.websocket).run(idle, goodbye).await {
+                        tracing::debug!(%error, "an upgraded connection broke");
+                    }
+                }
+                Ok(Err(error)) => tracing::debug!(%error, "a connection was not upgraded"),
+                Err(_) => tracing::debug!("a connection was not upgraded in time"),
+            }
+            drop((slot, ends.stream));
+        });
+    }
+
+    /// Ends them all: WebSocket connections with a close frame, others without a word.
+    pub fn say_goodbye(&self) {
+        self.goodbye.cancel();
+    }
+
+    /// Waits until there are none and there will be none.
+    pub async fn ended(&self) {
+        self.open.close();
+        self.open.wait().await;
+    }
+}
+
+/// One open tunnel, for as long as it lives.
+struct Counted(IntGauge);
+
+impl Counted {
+    fn new(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+struct Tunnel {
+    client: TokioIo<Upgraded>,
+    pod: TokioIo<Upgraded>,
+    up: Flow,
+    down: Flow,
+    websocket: bool,
+}
+
+impl Tunnel {
+    fn new(client: Upgraded, pod: Upgraded, websocket: bool) -> Self {
+        let (client, pod) = (TokioIo::new(client), TokioIo::new(pod));
+        Self { client, pod, up: Flow::new(websocket), down: Flow::new(websocket), websocket }
+    }
+
+    /// Passes bytes until there is an end; one that is not orderly is passed on as a reset.
+    async fn run(mut self, idle: Duration, goodbye: CancellationToken) -> io::Result<()> {
+        let ended = self.pass_until_told(idle, goodbye).await;
+        if ended.is_err() {
+            server::reset(self.client.into_inner());
+            pool::reset(self.pod.into_inner());
+        }
+        ended
+    }
+
+    async fn pass_until_told(&mut self, idle: Duration, goodbye: CancellationToken) -> io::Result<()> {
+        let moved = Moved::new();
+        let why = tokio::select! {
+            ended = self.pass(&moved) => return ended,
+            () = moved.silent_for(idle) => "silent for timeouts.idle",
+            () = goodbye.cancelled() => "the activator ends",
+        };
+        if self.websocket {
+            self.up.end_with(Farewell::ToPod);
+            self.down.end_with(Farewell::ToClient);
+            if let Ok(ended) = tokio::time::timeout(LAST_WORDS, self.pass(&moved)).await {
+                return ended;
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::TimedOut, why))
+    }
+
+    async fn pass(&mut self, moved: &Moved) -> io::Result<()> {
+        poll_fn(|cx| self.poll_pass(cx, moved)).await
+    }
+
+    fn poll_pass(&mut self, cx: &mut Context<'_>, moved: &Moved) -> Poll<io::Result<()>> {
+        let Self { client, pod, up, down, .. } = self;
+        let before = up.passed() + down.passed();
+        let up_ended = up.poll(cx, client, pod)?.is_ready();
+        let down_ended = down.poll(cx, pod, client)?.is_ready();
+        if up.passed() + down.passed() != before {
+            moved.note();
+        }
+        match up_ended && down_ended {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
     }
 }
 
@@ -90,22 +185,5 @@ impl Moved {
             }
             tokio::time::sleep_until(silent_at.into()).await;
         }
-    }
-}
-
-/// Copies in one direction, and passes the end on.
-async fn copy(
-    from: &mut (impl AsyncRead + Unpin),
-    to: &mut (impl AsyncWrite + Unpin),
-    moved: &Moved,
-) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let read = from.read(&mut buffer).await?;
-        if read == 0 {
-            return to.shutdown().await;
-        }
-        to.write_all(&buffer[..read]).await?;
-        moved.note();
     }
 }

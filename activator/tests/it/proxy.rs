@@ -3,6 +3,7 @@
 
 mod bed;
 mod conformance;
+mod drain;
 mod expect;
 mod floods;
 mod flow;
@@ -20,5 +21,6 @@ mod streaming;
 mod strictness;
 mod telling;
 mod tls;
+mod websocket;
 
 use bed::Bed;

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -16,16 +16,22 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use pilotlight_activator::{
+    drain::{self, Rest},
     function::{FunctionState, Pokes, Process, Report},
     index::{Domains, Index, ToProbe},
     metrics::Metrics,
     probe,
-    proxy::{Clocks, Connections, Front, Limits, MinRate, Port, Proxy, Sessions, TraceIds, serve},
+    proxy::{
+        Clients, Clocks, Connections, Front, Limits, MinRate, Port, Proxy, Sessions, TraceIds, Tunnels, serve,
+    },
     tls::{Redirect, Tls},
 };
 use pilotlight_crds::{Function, FunctionKey, FunctionSpec, FunctionStatus, ObservedPod, UrlScheme};
 use prometheus::{IntCounterVec, Registry};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 /// No test waits longer than this for anything.
@@ -40,9 +46,11 @@ pub(super) struct Bed {
     pub(super) tls_addr: Option<SocketAddr>,
     pub(super) function: Arc<FunctionState>,
     pub(super) process: Arc<Process>,
-    pub(super) stop: CancellationToken,
     /// Limits that clients have reached.
     pub(super) reached: IntCounterVec,
+    stop: CancellationToken,
+    tunnels: Tunnels,
+    server: Mutex<Option<JoinHandle<Clients>>>,
     index: Arc<Index>,
     _pokes: Pokes,
 }
@@ -91,6 +99,7 @@ impl Bed {
         };
         change(&mut limits);
         let reached = limits.reached.clone();
+        let tunnels = Tunnels::new(metrics.tunnels.clone());
         let proxy = Arc::new(Proxy {
             routes: index.routes(),
             process: Arc::clone(&process),
@@ -100,6 +109,7 @@ impl Bed {
             traces: TraceIds::default(),
             rate: limits.rate,
             redirect,
+            tunnels: tunnels.clone(),
         });
         let (addr, plain) = port(Front::Plain(UrlScheme::Http)).await;
         let (tls_addr, tls) = match tls {
@@ -111,14 +121,24 @@ impl Bed {
         };
         let stop = CancellationToken::new();
         let connections = Connections::new(limits, stop.clone());
-        tokio::spawn(async move {
+        let server = tokio::spawn(async move {
             let ports = [plain].into_iter().chain(tls);
             let serving = ports.map(|port| serve(port, Arc::clone(&proxy), &connections));
             futures_util::future::join_all(serving).await;
-            connections.into_clients().shutdown().await;
+            connections.into_clients()
         });
+        let server = Mutex::new(Some(server));
         let function = index.function(&FunctionKey::new("demo", "hello")).unwrap();
-        Self { addr, tls_addr, function, process, stop, reached, index, _pokes: pokes }
+        Self { addr, tls_addr, function, process, reached, stop, tunnels, server, index, _pokes: pokes }
+    }
+
+    /// Ends the activator as SIGTERM does, once its delay is over. Whether all ended well.
+    pub(super) async fn end(&self, timeout: Duration) -> bool {
+        self.process.set_leaving();
+        self.stop.cancel();
+        let server = self.server.lock().unwrap().take().unwrap();
+        let (tunnels, index) = (self.tunnels.clone(), Arc::clone(&self.index));
+        drain::finish(Rest { clients: server.await.unwrap(), tunnels, index }, timeout).await
     }
 
     /// What a watch would say of a pod.
@@ -139,6 +159,11 @@ impl Bed {
             assert!(began.elapsed() < PATIENCE, "{what}: {:?}", self.report());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+    }
+
+    /// Waits until nothing is accepted any longer.
+    pub(super) async fn until_ending(&self) {
+        self.stop.cancelled().await;
     }
 
     pub(super) async fn connect(&self) -> hyper::client::conn::http1::SendRequest<Body> {
@@ -244,6 +269,19 @@ impl Pod {
         F: Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
         A: Future<Output = Response<Body>> + Send + 'static,
     {
+        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        Self::serving_http2_with(name, builder, answer).await
+    }
+
+    pub(super) async fn serving_http2_with<F, A>(
+        name: &str,
+        builder: hyper::server::conn::http2::Builder<TokioExecutor>,
+        answer: F,
+    ) -> Self
+    where
+        F: Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
+        A: Future<Output = Response<Body>> + Send + 'static,
+    {
         let mut pod = Self::deaf(name).await;
         let listener = TcpListener::bind(("127.0.0.1", pod.observed.port.unwrap())).await.unwrap();
         pod.server = Some(tokio::spawn(async move {
@@ -257,7 +295,6 @@ impl Pod {
                     let answer = answer(request);
                     async move { Ok::<_, Infallible>(answer.await) }
                 });
-                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                 connections.spawn(builder.serve_connection(TokioIo::new(stream), service));
             }
         }));

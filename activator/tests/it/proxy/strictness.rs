@@ -189,24 +189,3 @@ async fn who_asks_for_nothing_that_is_there_is_told() {
     let answer = raw(&bed, "GET / HTTP/1.1\r\nHost: nowhere\r\nConnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("no-such-function"), "{answer}");
 }
-
-#[tokio::test]
-async fn a_process_that_leaves_closes_its_connections_in_order() {
-    let bed = Bed::new(FunctionSpec::from_image("x")).await;
-    let pod = Pod::serving("a", after(Duration::from_millis(200))).await;
-    bed.see(&pod);
-    bed.until("the pod answers", |report| report.ready == 1).await;
-    let mut sender = bed.connect().await;
-    let answer = sender.send_request(super::bed::get("/"));
-    let leave = async {
-        bed.until("one is in flight", |report| report.in_flight == 1).await;
-        bed.process.set_leaving();
-        bed.stop.cancel();
-    };
-    let (response, ()) = tokio::join!(answer, leave);
-    let response = response.expect("what is in flight is answered");
-    assert_eq!(
-        (response.status().as_u16(), &response.headers()["connection"]),
-        (200, &"close".parse().unwrap())
-    );
-}
