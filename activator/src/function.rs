@@ -198,7 +198,7 @@ impl FunctionState {
         if self.process.ending() {
             return Err(HoldError::Leaving);
         }
-        if !self.process.enter(bytes) {
+        if !self.process.enter(bytes, inner.slots.holding()) {
             return Err(HoldError::ProcessFull);
         }
         let (sender, receiver) = oneshot::channel();

@@ -36,6 +36,15 @@ pub struct HoldBounds {
     pub bytes: u64,
 }
 
+/// What waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holding {
+    /// How many requests.
+    pub requests: u32,
+    /// How many bytes of them are in memory.
+    pub bytes: u64,
+}
+
 /// Why a request may not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
@@ -132,6 +141,11 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
     /// Requests that wait.
     pub fn held(&self) -> u32 {
         self.held
+    }
+
+    /// What waits.
+    pub fn holding(&self) -> Holding {
+        Holding { requests: self.held, bytes: self.held_bytes }
     }
 
     /// Pods that take new requests.

@@ -1,10 +1,11 @@
-//! Bounds of the process as a whole: what all functions together may hold.
+//! Bounds of the process as a whole: what all functions together may hold, and each of them at most.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
 use super::FunctionState;
+use crate::slots::Holding;
 use std::sync::Arc;
 
 /// What the functions of one process share.
@@ -38,11 +39,14 @@ impl Process {
         (Arc::new(process), receiver)
     }
 
-    /// Counts a held request in, unless the process is full.
-    pub(super) fn enter(&self, bytes: u64) -> bool {
-        let requests = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
-        let total = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let fits = requests <= self.max_requests && total <= self.max_bytes;
+    /// Counts a held request in, unless the process is full, or the function already holds as much as is left:
+    /// a flood on one function leaves half of all to the others, floods on two a third (the dynamic thresholds
+    /// of shared buffers, Choudhury and Hahne, 1998). `own` is what the function holds.
+    pub(super) fn enter(&self, bytes: u64, own: Holding) -> bool {
+        let requests = self.requests.fetch_add(1, Ordering::Relaxed);
+        let total = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fits = u64::from(own.requests) < self.max_requests.saturating_sub(requests)
+            && own.bytes.saturating_add(bytes) <= self.max_bytes.saturating_sub(total);
         if !fits {
             self.leave(bytes);
         }
@@ -79,5 +83,43 @@ impl Process {
     pub(super) fn poke(&self, function: &Arc<FunctionState>) {
         // The receiver is gone only while the process ends.
         let _ = self.pokes.send(Arc::clone(function));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Holds as many requests of 10 bytes as may be held.
+    fn flood(process: &Process) -> Holding {
+        let mut own = Holding::default();
+        while process.enter(10, own) {
+            own = Holding { requests: own.requests + 1, bytes: own.bytes + 10 };
+        }
+        own
+    }
+
+    #[test]
+    fn a_flood_takes_half_of_what_is_left() {
+        let (process, _pokes) = Process::new(1_000, u64::MAX);
+        let taken: Vec<_> = (0..4).map(|_| flood(&process).requests).collect();
+        assert_eq!(taken, [500, 250, 125, 63]);
+        assert!(process.enter(10, Holding::default()), "and there is always room for one who holds nothing");
+    }
+
+    #[test]
+    fn bytes_are_shared_in_the_same_way() {
+        let (process, _pokes) = Process::new(u64::MAX, 1_000);
+        assert_eq!((flood(&process).bytes, flood(&process).bytes), (500, 250));
+    }
+
+    #[test]
+    fn what_leaves_makes_room() {
+        let (process, _pokes) = Process::new(2, 100);
+        assert!(process.enter(100, Holding::default()));
+        assert!(!process.enter(1, Holding::default()), "bytes");
+        process.leave(100);
+        assert!(process.enter(50, Holding::default()) && process.enter(50, Holding::default()));
+        assert!(!process.enter(0, Holding::default()), "requests");
     }
 }

@@ -5,6 +5,7 @@ mod bed;
 mod conformance;
 mod drain;
 mod expect;
+mod fairness;
 mod floods;
 mod flow;
 mod frames;

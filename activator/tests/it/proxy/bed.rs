@@ -81,15 +81,7 @@ impl Bed {
         let (process, pokes) = Process::new(10_000, 1 << 28);
         let domains = Domains { outside: "example.org".into(), cluster: "cluster.local".into() };
         let index = Arc::new(Index::new(domains, metrics.clone(), Arc::clone(&process)));
-        let mut function = Function::new("hello", spec);
-        function.metadata.namespace = Some("demo".into());
-        function.metadata.uid = Some("u".into());
-        function.status = Some(FunctionStatus {
-            revision: Some("r1".into()),
-            latest_revision: Some("r1".into()),
-            ..Default::default()
-        });
-        index.apply_function(&function);
+        index.apply_function(&function("hello", spec));
         let sessions = Sessions { keys: None, store: None };
         let mut limits = Limits {
             connections: 1_000,
@@ -141,6 +133,12 @@ impl Bed {
         drain::finish(Rest { clients: server.await.unwrap(), tunnels, index }, timeout).await
     }
 
+    /// One more Function, in the namespace `demo`.
+    pub(super) fn add(&self, name: &str, spec: FunctionSpec) -> Arc<FunctionState> {
+        self.index.apply_function(&function(name, spec));
+        self.index.function(&FunctionKey::new("demo", name)).unwrap()
+    }
+
     /// What a watch would say of a pod.
     pub(super) fn see(&self, pod: &Pod) {
         if let Some(ToProbe(function, pod)) = self.index.apply_pod(pod.observed.clone()) {
@@ -187,13 +185,30 @@ impl Bed {
     }
 }
 
+fn function(name: &str, spec: FunctionSpec) -> Function {
+    let mut function = Function::new(name, spec);
+    function.metadata.namespace = Some("demo".into());
+    function.metadata.uid = Some(format!("uid-of-{name}"));
+    function.status = Some(FunctionStatus {
+        revision: Some("r1".into()),
+        latest_revision: Some("r1".into()),
+        ..Default::default()
+    });
+    function
+}
+
 async fn port(front: Front) -> (SocketAddr, Port) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     (listener.local_addr().unwrap(), Port { listener, front })
 }
 
 pub(super) fn get(path: &str) -> Request<Body> {
-    Request::get(path).header("host", "hello.demo.example.org").body(full("")).unwrap()
+    get_from("hello", path)
+}
+
+pub(super) fn get_from(function: &str, path: &str) -> Request<Body> {
+    let host = format!("{function}.demo.example.org");
+    Request::get(path).header("host", host).body(full("")).unwrap()
 }
 
 pub(super) fn full(text: &str) -> Body {
