@@ -127,6 +127,8 @@ fn add(index: &Index, Served { key, pods }: &Served, args: &Args) {
             name: format!("{}-{number}", key.name),
             uid: format!("{key}-{number}"),
             scheduled: true,
+            created: None,
+            node_network: true,
             address: Some(address.ip()),
             port: Some(address.port()),
             ending: false,

@@ -3,6 +3,7 @@
 //! Three watches feed it, in any order: a pod may be seen before its Function. So the facts are kept by
 //! themselves, and a Function that appears is given those that are known.
 
+mod claims;
 mod routes;
 pub mod watch;
 
@@ -15,6 +16,7 @@ use std::{
 use arc_swap::ArcSwap;
 use pilotlight_crds::{Function, FunctionKey, ObservedPod, PodTrouble};
 
+use self::claims::Claims;
 pub use self::routes::{Claim, Domains, RouteTable, Routed, SharedRoutes};
 use crate::{
     function::{FunctionConfig, FunctionState, PodRef, Process},
@@ -43,6 +45,7 @@ struct Facts {
     functions: HashMap<FunctionKey, (Claim, Arc<FunctionState>)>,
     /// By uid.
     pods: HashMap<String, ObservedPod>,
+    claims: Claims,
     /// By namespace and name.
     deployments: HashMap<(String, String), ObservedDeployment>,
 }
@@ -124,14 +127,32 @@ impl Index {
         self.metrics.forget(key);
     }
 
-    /// A pod is there, or has changed.
-    pub fn apply_pod(&self, pod: ObservedPod) -> Option<ToProbe> {
+    /// A pod is there, or has changed. A pod that lives where a newer one lives is as good as ended.
+    pub fn apply_pod(&self, mut pod: ObservedPod) -> Option<ToProbe> {
         let mut facts = self.lock();
+        let Facts { claims, pods, .. } = &mut *facts;
+        if let Some(known) = pods.get(&pod.uid).filter(|known| known.address != pod.address) {
+            claims.forget(known);
+        }
+        let loser = claims.see(&pod);
+        pod.ending |= loser.as_ref() == Some(&pod.uid);
         facts.pods.insert(pod.uid.clone(), pod.clone());
-        let (_, state) = facts.functions.get(&pod.function)?;
-        let state = Arc::clone(state);
+        let displaced = loser.filter(|uid| *uid != pod.uid).and_then(|uid| {
+            let other = facts.pods.get_mut(&uid)?;
+            other.ending = true;
+            Some(other.clone())
+        });
+        let state_of =
+            |pod: &ObservedPod| facts.functions.get(&pod.function).map(|(_, state)| Arc::clone(state));
+        let (state, displaced) = (state_of(&pod), displaced.map(|other| (state_of(&other), other)));
         drop(facts);
-        let to_probe = state.apply_pod(pod, Instant::now())?;
+        let now = Instant::now();
+        if let Some((Some(state), other)) = displaced {
+            tracing::info!(pod = other.name, by = pod.name, "a pod's address has gone to another");
+            state.apply_pod(other, now);
+        }
+        let state = state?;
+        let to_probe = state.apply_pod(pod, now)?;
         Some(ToProbe(state, to_probe))
     }
 
@@ -139,6 +160,7 @@ impl Index {
     pub fn delete_pod(&self, uid: &str) {
         let mut facts = self.lock();
         let Some(pod) = facts.pods.remove(uid) else { return };
+        facts.claims.forget(&pod);
         let state = facts.functions.get(&pod.function).map(|(_, state)| Arc::clone(state));
         drop(facts);
         if let Some(state) = state {

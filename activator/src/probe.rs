@@ -13,12 +13,9 @@ use tokio::net::TcpStream;
 
 use crate::{
     function::{FunctionState, PodRef},
-    proxy::adopt,
+    proxy::{DIAL_TIMEOUT, adopt},
 };
 
-/// Time for a connection to a new pod: a SYN that is dropped is sent again by the kernel only after a
-/// second, and a new attempt is quicker.
-const DIAL_TIMEOUT: Duration = Duration::from_millis(100);
 /// Time for the answer to a probe's GET.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -30,6 +27,11 @@ fn pause(probed_for: Duration) -> Duration {
         medium if medium < Duration::from_secs(15) => Duration::from_millis(20),
         _ => Duration::from_millis(100),
     }
+}
+
+/// Time for a connection. A pod that has not been reached in this way may be on a slow network or a busy node.
+fn dial_timeout(probed_for: Duration) -> Duration {
+    if probed_for < Duration::from_secs(2) { DIAL_TIMEOUT } else { Duration::from_secs(1) }
 }
 
 /// Probes a pod in the background until it answers or is gone, and then opens it to requests.
@@ -56,17 +58,21 @@ async fn until_answered(function: &FunctionState, pod: &PodRef) {
     loop {
         // Read anew: the path may be changed while the pod starts.
         let config = function.config();
-        if answers(pod, config.probe_path.as_deref(), config.protocol).await {
+        let stream = dial(pod, dial_timeout(began.elapsed())).await;
+        if let Some(stream) = stream
+            && answers(pod, stream, config.probe_path.as_deref(), config.protocol).await
+        {
             return;
         }
         tokio::time::sleep(pause(began.elapsed())).await;
     }
 }
 
-async fn answers(pod: &PodRef, path: Option<&str>, protocol: Protocol) -> bool {
-    let Ok(Ok(stream)) = tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect(pod.address)).await else {
-        return false;
-    };
+async fn dial(pod: &PodRef, timeout: Duration) -> Option<TcpStream> {
+    tokio::time::timeout(timeout, TcpStream::connect(pod.address)).await.ok()?.ok()
+}
+
+async fn answers(pod: &PodRef, stream: TcpStream, path: Option<&str>, protocol: Protocol) -> bool {
     let Some(path) = path else {
         // The first request finds the connection open.
         if let Ok(connection) = adopt(stream, protocol).await {

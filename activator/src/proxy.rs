@@ -55,12 +55,17 @@ use self::{
     body::RequestBody,
     forward::{Answer, Failure, Terms, forward},
     grpc::Call,
+    repeat::Spare,
     respond::{Asked, ProxyError, respond},
     timing::Timing,
     trace::Trace,
     upgrade::Upgrade,
 };
-pub(crate) use self::{guard::broken_rule, pool::adopt, socket::Socket};
+pub(crate) use self::{
+    guard::broken_rule,
+    pool::{DIAL_TIMEOUT, adopt},
+    socket::Socket,
+};
 use crate::{
     function::{Acquired, FunctionState, Process, Timeouts, Wish},
     index::SharedRoutes,
@@ -261,8 +266,10 @@ async fn send(
     terms: &mut Terms<'_>,
 ) -> Result<(Response<ResponseBody>, Served), ProxyError> {
     let Routed { function, began, .. } = routed;
-    let mut last = ProxyError::Connect(String::new());
-    for _ in 0..ATTEMPTS {
+    let mut last;
+    let until = *began + function.config().hold_timeout;
+    let mut left = ATTEMPTS;
+    loop {
         let Acquired { slot, held, cold } = acquire(function, wish, terms.call).await?;
         if let Some(held) = held {
             function.metrics.hold.observe(held.as_secs_f64());
@@ -271,7 +278,8 @@ async fn send(
             }
         }
         let pod = slot.pod().clone();
-        let spare = repeat::copy(&request);
+        left -= 1;
+        let spare = if left > 0 { repeat::keep(&mut request) } else { None };
         match forward(slot, request, terms).await {
             Ok(Answer { response, connect, first_byte, unasked }) => {
                 function.first_byte(&pod, Instant::now());
@@ -280,21 +288,27 @@ async fn send(
                 return Ok((response, Served { timing, cold, unasked, pod_uid }));
             }
             Err(Failure::Final(error)) => return Err(error),
+            Err(Failure::NoContact(unsent, why)) => {
+                // Costs no attempt: with one pod on a busy node there is nothing better to do.
+                (request, last, left) = (*unsent, ProxyError::Connect(why), left + 1);
+            }
             Err(Failure::NotSent(unsent, why)) => (request, last) = (*unsent, ProxyError::Connect(why)),
             Err(Failure::Unanswered(why)) => {
-                let broken = ProxyError::Broken(why);
-                match spare.filter(|_| function.retries.spend()) {
-                    Some(head) => (request, last) = (Request::from_parts(head, RequestBody::empty()), broken),
-                    None => return Err(broken),
+                last = ProxyError::Broken(why);
+                match spare.and_then(Spare::request).filter(|_| function.retries.spend()) {
+                    Some(again) => request = again,
+                    None => return Err(last),
                 }
             }
+        }
+        if left == 0 || Instant::now() >= until {
+            return Err(last);
         }
         function.metrics.retries.inc();
         probe::set_aside(function, &pod);
         tracing::debug!(function = %function.key, pod = pod.name, error = %last, "a request goes to another pod");
-        wish = Wish { pod: None, until: Some(*began + function.config().hold_timeout), ..wish };
+        wish = Wish { pod: None, until: Some(until), ..wish };
     }
-    Err(last)
 }
 
 /// Takes a slot or waits for one; a gRPC call no longer than its client does.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use crate::{
@@ -24,8 +25,12 @@ pub struct ObservedPod {
     pub uid: String,
     /// Whether a node was chosen.
     pub scheduled: bool,
+    /// When it was created, to the second.
+    pub created: Option<Timestamp>,
     /// Its address, once the kubelet has reported one.
     pub address: Option<IpAddr>,
+    /// Whether that is its node's, which other pods may have too.
+    pub node_network: bool,
     /// The port that its first container serves, which may differ from the spec's during a rollout.
     pub port: Option<u16>,
     /// Whether it was told to end, or has ended.
@@ -46,6 +51,8 @@ impl ObservedPod {
             name: metadata.name.clone()?,
             uid: metadata.uid.clone()?,
             scheduled: pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()),
+            created: metadata.creation_timestamp.as_ref().map(|time| time.0),
+            node_network: pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false),
             address: status.and_then(|status| status.pod_ip.as_deref()).and_then(|ip| ip.parse().ok()),
             port: pod.spec.as_ref().and_then(served_port),
             ending: metadata.deletion_timestamp.is_some() || matches!(phase, Some("Failed" | "Succeeded")),

@@ -19,8 +19,21 @@ pub struct Pod {
     pub address: SocketAddr,
     /// Open connections that no request uses.
     pub pool: Pool,
-    /// Cancelled when the pod has ended: probing stops, pooled connections are dropped.
+    /// Cancelled when the pod has ended: probing stops.
     pub gone: CancellationToken,
+}
+
+impl Pod {
+    /// The pod has ended, is ending, or its address has gone to another: it is not called again.
+    pub(super) fn end(&self) {
+        self.gone.cancel();
+        self.pool.clear();
+    }
+
+    /// Whether it must not be called again.
+    pub fn has_ended(&self) -> bool {
+        self.gone.is_cancelled()
+    }
 }
 
 /// A shared pod, equal only to itself.

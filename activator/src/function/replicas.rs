@@ -76,6 +76,12 @@ impl FunctionState {
             in_trouble_since: None,
         });
         entry.in_trouble_since = observed.trouble.as_ref().map(|_| entry.in_trouble_since.unwrap_or(now));
+        let moved = |pod: &PodRef| observed.address.is_some_and(|address| address != pod.address.ip());
+        if let Some(pod) = entry.pod.take_if(|pod| moved(pod)) {
+            pod.end();
+            inner.slots.close(&pod);
+            entry.answers = false;
+        }
         let fresh = entry.pod.is_none() && !observed.ending;
         let to_probe = observed.address.filter(|_| fresh).map(|address| {
             PodRef::new(Pod {
@@ -91,7 +97,7 @@ impl FunctionState {
         if observed.ending
             && let Some(pod) = &entry.pod
         {
-            pod.gone.cancel();
+            pod.end();
         }
         entry.observed = observed;
         inner.pods.insert(entry.observed.uid.clone(), entry);
@@ -103,7 +109,7 @@ impl FunctionState {
     pub fn delete_pod(self: &Arc<Self>, uid: &str, now: Instant) {
         let mut inner = self.lock();
         if let Some(PodEntry { pod: Some(pod), .. }) = inner.pods.remove(uid) {
-            pod.gone.cancel();
+            pod.end();
             inner.slots.close(&pod);
         }
         self.settle_and_deliver(inner, now);
@@ -299,8 +305,10 @@ impl FunctionState {
         let mut grants = Vec::new();
         for entry in pods.values() {
             let Some(pod) = &entry.pod else { continue };
-            let usable =
-                entry.answers && !entry.retiring && revision.as_deref().is_some_and(|r| entry.live(r));
+            let usable = entry.answers
+                && !entry.retiring
+                && !pod.has_ended()
+                && revision.as_deref().is_some_and(|r| entry.live(r));
             if usable {
                 grants.extend(slots.open(pod.clone(), now));
             } else {

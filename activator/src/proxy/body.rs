@@ -25,6 +25,7 @@ use super::{
     pace::Pace,
     pool::Connection,
     rate::MinRate,
+    repeat::{Kept, Supply},
     streams::note_asked,
 };
 use crate::function::{Slot, Timeouts};
@@ -105,11 +106,12 @@ impl Progress {
 /// A client's body on its way to a pod.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    /// `None`: there is none.
-    body: Option<Incoming>,
+    supply: Supply,
     gate: Option<Gate>,
     progress: Arc<Progress>,
     pace: Pace,
+    /// Where it is kept in case it has to be sent again.
+    kept: Option<Arc<Kept>>,
 }
 
 /// Why a request's body ended too early.
@@ -129,19 +131,24 @@ pub(crate) enum BodyError {
 impl RequestBody {
     /// Wraps a body that has to come at a rate.
     pub(super) fn new(body: Incoming, rate: MinRate) -> Self {
-        Self::of(Some(body).filter(|body| !body.is_end_stream()), rate)
+        Self::of(if body.is_end_stream() { Supply::Nothing } else { Supply::Client(body) }, rate)
+    }
+
+    /// What was sent before.
+    pub(super) fn again(pieces: Vec<Bytes>) -> Self {
+        Self::of(Supply::Again(pieces.into_iter()), MinRate::default())
     }
 
     /// No body.
     pub(super) fn empty() -> Self {
-        Self::of(None, MinRate::default())
+        Self::of(Supply::Nothing, MinRate::default())
     }
 
-    fn of(body: Option<Incoming>, rate: MinRate) -> Self {
+    fn of(supply: Supply, rate: MinRate) -> Self {
         let progress = Progress {
             began: Instant::now(),
             last: AtomicU64::new(0),
-            ended: AtomicBool::new(body.is_none()),
+            ended: AtomicBool::new(supply.is_end_stream()),
             broken: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             slow: AtomicBool::new(false),
@@ -150,13 +157,18 @@ impl RequestBody {
             abandoned: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         };
-        Self { body, gate: None, progress: Arc::new(progress), pace: Pace::new(rate) }
+        Self { supply, gate: None, progress: Arc::new(progress), pace: Pace::new(rate), kept: None }
     }
 
     /// Keeps the body until a gate opens.
     pub(super) fn keep_behind(&mut self, gate: Gate) {
         self.gate = Some(gate);
         self.progress.unasked.store(true, Ordering::Relaxed);
+    }
+
+    /// Keeps what is sent from now on.
+    pub(super) fn keep_in(&mut self, kept: Arc<Kept>) {
+        self.kept = Some(kept);
     }
 
     /// How far the body has come.
@@ -178,7 +190,10 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self { body: Some(body), gate, progress, pace } = &mut *self else { return Poll::Ready(None) };
+        let Self { supply, gate, progress, pace, kept } = &mut *self;
+        if let Supply::Nothing = supply {
+            return Poll::Ready(None);
+        }
         if progress.is_abandoned(cx) {
             return Poll::Ready(Some(Err(BodyError::Unwanted(h2::Reason::CANCEL.into()))));
         }
@@ -187,7 +202,7 @@ impl Body for RequestBody {
             *gate = None;
             progress.unasked.store(false, Ordering::Relaxed);
         }
-        let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+        let Poll::Ready(frame) = supply.poll_frame(cx) else {
             progress.waiting.store(true, Ordering::Relaxed);
             if progress.answered.load(Ordering::Relaxed) {
                 return Poll::Pending;
@@ -203,18 +218,22 @@ impl Body for RequestBody {
             Some(Err(_)) => progress.broken.store(true, Ordering::Relaxed),
             None => {}
         }
-        if frame.is_none() || body.is_end_stream() {
+        let last = frame.is_none() || supply.is_end_stream();
+        if last {
             progress.ended.store(true, Ordering::Relaxed);
+        }
+        if let Some(kept) = kept {
+            kept.note(frame.as_ref().and_then(|frame| frame.as_ref().ok()), last);
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.supply.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.supply.size_hint()
     }
 }
 

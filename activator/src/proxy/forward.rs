@@ -22,6 +22,8 @@ use crate::function::{Slot, Timeouts};
 pub(super) enum Failure {
     /// Nothing of the request was sent: it can go to another pod.
     NotSent(Box<Request<RequestBody>>, String),
+    /// The same, and nobody refused anything: the pod did not answer the dial in time, or has just ended.
+    NoContact(Box<Request<RequestBody>>, String),
     /// The pod may have seen it, and no byte of an answer has come.
     Unanswered(String),
     /// There is nothing more to try.
@@ -152,18 +154,9 @@ async fn exchange(
     until: Instant,
 ) -> Result<Exchanged, Failure> {
     let protocol = &terms.protocol;
-    if terms.upgrade.is_some() && *protocol == Protocol::H2c {
-        let began = Instant::now();
-        let connection = match pool::connect_for_tunnel(slot.pod().address).await {
-            Ok(connection) => connection,
-            Err(ConnectError::NoTunnels) => return Err(Failure::Final(ProxyError::NoTunnels)),
-            Err(error) => return Err(Failure::NotSent(Box::new(request), error.to_string())),
-        };
-        let connect = Some(began.elapsed());
-        let (response, connection) = send(connection, request, terms, until).await?;
-        return Ok(Exchanged { response, connection, connect });
-    }
-    if let Some(connection) = slot.pod().pool.take(*protocol).await {
+    let tunnel = terms.upgrade.is_some() && *protocol == Protocol::H2c;
+    let reused = if tunnel { None } else { slot.pod().pool.take(*protocol).await };
+    if let Some(connection) = reused {
         match send(connection, request, terms, until).await {
             Err(Failure::NotSent(unsent, _)) => request = *unsent,
             done => {
@@ -173,8 +166,16 @@ async fn exchange(
         }
     }
     let began = Instant::now();
-    let connection = match pool::connect(slot.pod().address, *protocol).await {
+    let connected = match tunnel {
+        true => pool::connect_for_tunnel(slot.pod()).await,
+        false => pool::connect(slot.pod(), *protocol).await,
+    };
+    let connection = match connected {
         Ok(connection) => connection,
+        Err(ConnectError::NoTunnels) => return Err(Failure::Final(ProxyError::NoTunnels)),
+        Err(error @ (ConnectError::Timeout | ConnectError::Ended)) => {
+            return Err(Failure::NoContact(Box::new(request), error.to_string()));
+        }
         Err(error) => return Err(Failure::NotSent(Box::new(request), error.to_string())),
     };
     let connect = Some(began.elapsed());

@@ -2,7 +2,6 @@
 //! dial that another request gave up, and so that what was not sent comes back.
 
 use std::{
-    net::SocketAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -18,15 +17,18 @@ use pilotlight_crds::Protocol;
 use tokio::net::TcpStream;
 
 use super::body::RequestBody;
+use crate::function::Pod;
 
 /// Idle connections older than this are not used again. Below the keep-alive time of common servers
 /// (Node.js closes after 5 s), so that a request rarely meets a closing connection.
 const IDLE_LIMIT: Duration = Duration::from_secs(3);
 /// A pod on a healthy network accepts within a millisecond; a dropped SYN is repeated by the kernel
-/// after a second, which is longer than trying another pod takes.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// only after a second, which is longer than trying another pod takes, or the same one again.
+pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_millis(100);
 /// HTTP/2 pings find pods that have vanished.
 const PING_EVERY: Duration = Duration::from_secs(10);
+/// How long a pod may take to announce what it can.
+const ANNOUNCEMENT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often to look for a pod's first SETTINGS.
 const ANNOUNCEMENT_EVERY: Duration = Duration::from_millis(1);
 /// The most streams of a connection whose pod has not said yet how many it takes. No pod says so odd a
@@ -102,11 +104,17 @@ pub(crate) enum ConnectError {
     #[error("{0}")]
     Io(#[from] std::io::Error),
     /// Nobody answered in time.
-    #[error("no answer within {CONNECT_TIMEOUT:?}")]
+    #[error("no answer within {DIAL_TIMEOUT:?}")]
     Timeout,
+    /// The pod has ended, or its address has gone to another: whoever answers there is not meant.
+    #[error("the pod has ended")]
+    Ended,
     /// The HTTP handshake failed, which for HTTP/1 it does not.
     #[error("{0}")]
     Handshake(#[from] hyper::Error),
+    /// It has taken the connection, and says nothing.
+    #[error("no SETTINGS within {ANNOUNCEMENT_TIMEOUT:?}")]
+    Silent,
     /// It serves HTTP/2 without extended CONNECT.
     #[error("the pod does not announce extended CONNECT")]
     NoTunnels,
@@ -153,23 +161,28 @@ impl Pool {
 /// Opens a connection to a pod.
 ///
 /// # Errors
-/// When the pod refuses or does not answer in time.
-pub(super) async fn connect(address: SocketAddr, protocol: Protocol) -> Result<Connection, ConnectError> {
-    adopt(dial(address).await?, protocol).await
+/// When the pod refuses, does not answer in time, or has ended.
+pub(super) async fn connect(pod: &Pod, protocol: Protocol) -> Result<Connection, ConnectError> {
+    adopt(dial(pod).await?, protocol).await
 }
 
-async fn dial(address: SocketAddr) -> Result<TcpStream, ConnectError> {
-    let dialled = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
-    Ok(dialled.map_err(|_| ConnectError::Timeout)??)
+async fn dial(pod: &Pod) -> Result<TcpStream, ConnectError> {
+    if pod.has_ended() {
+        return Err(ConnectError::Ended);
+    }
+    let dialled = tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect(pod.address)).await;
+    let stream = dialled.map_err(|_| ConnectError::Timeout)??;
+    // Its address may have gone to another meanwhile.
+    if pod.has_ended() { Err(ConnectError::Ended) } else { Ok(stream) }
 }
 
 /// Opens an HTTP/2 connection for one extended CONNECT. A tunnel gets a connection of its own, as it would
 /// with HTTP/1.1: a client that reads slowly then fills no window but its own.
 ///
 /// # Errors
-/// When the pod cannot be connected to, or does not announce extended CONNECT (RFC 8441, section 3).
-pub(super) async fn connect_for_tunnel(address: SocketAddr) -> Result<Connection, ConnectError> {
-    let stream = dial(address).await?;
+/// When the pod cannot be connected to, has ended, or does not announce extended CONNECT (RFC 8441, section 3).
+pub(super) async fn connect_for_tunnel(pod: &Pod) -> Result<Connection, ConnectError> {
+    let stream = dial(pod).await?;
     stream.set_nodelay(true)?;
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -190,8 +203,8 @@ pub(super) async fn connect_for_tunnel(address: SocketAddr) -> Result<Connection
             tokio::time::sleep(ANNOUNCEMENT_EVERY).await;
         }
     };
-    let announced = tokio::time::timeout(CONNECT_TIMEOUT, announced).await;
-    let connection = announced.map_err(|_| ConnectError::Timeout)??;
+    let announced = tokio::time::timeout(ANNOUNCEMENT_TIMEOUT, announced).await;
+    let connection = announced.map_err(|_| ConnectError::Silent)??;
     tokio::spawn(async move { drop(connection.await) });
     Ok(Connection::Http2(sender))
 }

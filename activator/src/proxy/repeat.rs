@@ -1,12 +1,22 @@
 //! Whether a request that a pod may have seen can be sent again.
 //!
-//! Only if its method is idempotent (RFC 9110, section 9.2.2), it has no body, and no byte of a response
-//! has come; and only within a budget, so that retries never multiply the load of a function in trouble.
+//! Only if its method is idempotent (RFC 9110, section 9.2.2), its body is small and was sent to its end, and no
+//! byte of a response has come; and only within a budget, so that retries never multiply the load of a function
+//! in trouble.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll},
+};
 
+use bytes::Bytes;
 use http::{Method, Request, request::Parts};
-use http_body::Body as _;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
 
 use super::body::RequestBody;
 
@@ -16,6 +26,9 @@ const COST: u32 = 10;
 const SHARE: u32 = 2;
 /// Repetitions that may be saved up, so that a quiet function can have some too.
 const SAVINGS: u32 = 20 * COST;
+
+/// The longest body that is kept while a request waits for its response.
+const KEPT_BODY: usize = 16 * 1024;
 
 /// How many requests of a function may still be repeated.
 #[derive(Debug)]
@@ -43,21 +56,123 @@ impl RetryBudget {
     }
 }
 
-/// A copy of a request that could be sent again.
-pub(super) fn copy(request: &Request<RequestBody>) -> Option<Parts> {
+/// What is kept of a request so that it can be sent again.
+#[derive(Debug)]
+pub(super) struct Spare {
+    head: Parts,
+    body: Option<Arc<Kept>>,
+}
+
+/// What a pod has been sent of a body: nothing is copied, the pieces are shared.
+#[derive(Debug, Default)]
+pub(super) struct Kept(Mutex<Pieces>);
+
+#[derive(Debug, Default)]
+struct Pieces {
+    pieces: Vec<Bytes>,
+    bytes: usize,
+    whole: bool,
+}
+
+impl Kept {
+    /// A piece has been sent, and perhaps it was the last. Trailers are not kept, nor is a body that has any.
+    pub(super) fn note(&self, piece: Option<&Frame<Bytes>>, last: bool) {
+        let mut kept = self.lock();
+        let data = piece.map(|piece| piece.data_ref().cloned());
+        let fits = match data {
+            Some(None) => false,
+            Some(Some(data)) => {
+                kept.bytes = kept.bytes.saturating_add(data.len());
+                kept.pieces.push(data);
+                kept.bytes <= KEPT_BODY
+            }
+            None => true,
+        };
+        if !fits {
+            *kept = Pieces { bytes: usize::MAX, ..Pieces::default() };
+        }
+        kept.whole = last && kept.bytes <= KEPT_BODY;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pieces> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a request's body comes from.
+#[derive(Debug)]
+pub(super) enum Supply {
+    Nothing,
+    Client(Incoming),
+    /// What another pod has been sent before.
+    Again(std::vec::IntoIter<Bytes>),
+}
+
+impl Supply {
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self {
+            Self::Nothing => Poll::Ready(None),
+            Self::Client(body) => Pin::new(body).poll_frame(cx),
+            Self::Again(pieces) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
+        }
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Client(body) => body.is_end_stream(),
+            Self::Again(pieces) => pieces.as_slice().is_empty(),
+        }
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Nothing => SizeHint::with_exact(0),
+            Self::Client(body) => body.size_hint(),
+            Self::Again(pieces) => {
+                SizeHint::with_exact(pieces.as_slice().iter().map(|piece| piece.len() as u64).sum())
+            }
+        }
+    }
+}
+
+/// Keeps what is needed to send a request again, if that is allowed at all. Costs a copy of the head.
+pub(super) fn keep(request: &mut Request<RequestBody>) -> Option<Spare> {
     let idempotent = matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
     );
-    if !idempotent || !request.body().is_end_stream() {
+    let small = request.body().size_hint().upper().is_some_and(|bytes| bytes <= KEPT_BODY as u64);
+    if !idempotent || !small {
         return None;
+    }
+    let body = (!request.body().is_end_stream()).then(Arc::<Kept>::default);
+    if let Some(body) = &body {
+        request.body_mut().keep_in(Arc::clone(body));
     }
     let mut copy = Request::new(());
     copy.method_mut().clone_from(request.method());
     copy.uri_mut().clone_from(request.uri());
     copy.headers_mut().clone_from(request.headers());
     *copy.version_mut() = request.version();
-    Some(copy.into_parts().0)
+    Some(Spare { head: copy.into_parts().0, body })
+}
+
+impl Spare {
+    /// The request again; `None` if its body had not been sent to its end, for the rest of it is lost.
+    pub(super) fn request(self) -> Option<Request<RequestBody>> {
+        let body = match self.body {
+            None => RequestBody::empty(),
+            Some(kept) => {
+                let kept = std::mem::take(&mut *kept.lock());
+                kept.whole.then(|| RequestBody::again(kept.pieces))?
+            }
+        };
+        Some(Request::from_parts(self.head, body))
+    }
 }
 
 #[cfg(test)]
@@ -71,5 +186,28 @@ mod tests {
         assert_eq!(saved, 20, "what was saved up");
         (0..50).for_each(|_| budget.pay_in());
         assert_eq!((0..100).filter(|_| budget.spend()).count(), 10);
+    }
+
+    fn data(bytes: usize) -> Frame<Bytes> {
+        Frame::data(Bytes::from(vec![0; bytes]))
+    }
+
+    #[test]
+    fn only_small_whole_bodies_without_trailers_are_kept() {
+        let trailers = || Frame::trailers(http::HeaderMap::new());
+        let rows: [(&str, Vec<Frame<Bytes>>, bool); 5] = [
+            ("two pieces", vec![data(1), data(KEPT_BODY - 1)], true),
+            ("nothing", vec![], true),
+            ("too long", vec![data(KEPT_BODY), data(1)], false),
+            ("too long, then little", vec![data(KEPT_BODY + 1), data(1)], false),
+            ("trailers", vec![data(1), trailers()], false),
+        ];
+        for (what, frames, whole) in rows {
+            let kept = Kept::default();
+            frames.iter().for_each(|frame| kept.note(Some(frame), false));
+            assert!(!kept.lock().whole, "{what}: the end has not come");
+            kept.note(None, true);
+            assert_eq!(kept.lock().whole, whole, "{what}");
+        }
     }
 }

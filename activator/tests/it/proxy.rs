@@ -4,6 +4,7 @@
 mod bed;
 mod conformance;
 mod drain;
+mod elsewhere;
 mod expect;
 mod fairness;
 mod floods;

@@ -233,6 +233,8 @@ impl Pod {
             name: name.into(),
             uid: format!("uid-of-{name}"),
             scheduled: true,
+            created: None,
+            node_network: true,
             address: Some("127.0.0.1".parse().unwrap()),
             port: Some(port),
             ending: false,
