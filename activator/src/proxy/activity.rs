@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,8 @@ pub(super) struct Activity {
     /// Milliseconds of its age when the head of a request began, and 1; 0: none has.
     head: AtomicU64,
     tunnelled: AtomicBool,
+    /// Whoever waits until no request is being answered.
+    quiet_waker: AtomicWaker,
 }
 
 impl Activity {
@@ -58,6 +61,7 @@ impl Activity {
             quiet: AtomicU64::new(0),
             head: AtomicU64::new(1),
             tunnelled: AtomicBool::new(false),
+            quiet_waker: AtomicWaker::new(),
         })
     }
 
@@ -83,6 +87,12 @@ impl Activity {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.no_head();
         OpenRequest(Arc::clone(self))
+    }
+
+    /// Whether a request is being answered. Who asks is woken when none is any longer.
+    pub(super) fn is_answering(&self, cx: &Context<'_>) -> bool {
+        self.quiet_waker.register(cx.waker());
+        self.open.load(Ordering::Acquire) > 0
     }
 
     /// Whether the connection carries something else than HTTP by now.
@@ -150,7 +160,8 @@ impl OpenRequest {
 impl Drop for OpenRequest {
     fn drop(&mut self) {
         self.0.quiet.store(self.0.millis(), Ordering::Relaxed);
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Release);
+        self.0.quiet_waker.wake();
     }
 }
 

@@ -62,6 +62,11 @@ impl Framing {
         matches!(self.part, Part::Opaque)
     }
 
+    /// Whether the last request is whole and no other has begun to pass.
+    pub(super) fn is_between(&self) -> bool {
+        matches!(self.part, Part::Head(_))
+    }
+
     /// How many of `bytes` may pass. The rest is the beginning of a head: it must come again, from its
     /// start and with more behind it.
     ///

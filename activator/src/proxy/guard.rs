@@ -11,6 +11,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
 use bytes::{Buf, BytesMut};
@@ -30,6 +31,9 @@ const PIECE: usize = 4 * 1024;
 /// How much of what follows a refused request is read and dropped. A socket that is closed with bytes unread
 /// is reset, and the client may lose the answer.
 const LINGER: usize = 256 * 1024;
+/// A client that ends its side so soon behind a request has only said that it has no other, and waits for the
+/// answer. One that ends it later has left.
+const SAME_FLIGHT: Duration = Duration::from_millis(20);
 
 /// A client's connection, of which only what keeps the rules can be read.
 #[derive(Debug)]
@@ -42,6 +46,18 @@ pub(super) struct Guard<IO> {
     clear: usize,
     refused: Option<Refused>,
     activity: Arc<Activity>,
+    half: Half,
+    /// Whether there may be more to write than what has been.
+    unflushed: bool,
+}
+
+/// Whether the client has ended its side of the connection.
+#[derive(Clone, Copy, Debug)]
+enum Half {
+    /// Not yet; since when we have waited for more, if we have.
+    Open(Option<Instant>),
+    /// Right behind a request, for whose answer it waits.
+    Closed,
 }
 
 /// What comes after the last bytes that may pass.
@@ -56,7 +72,16 @@ enum Refused {
 impl<IO> Guard<IO> {
     /// Guards a connection until it becomes a tunnel.
     pub(super) fn new(io: IO, activity: Arc<Activity>) -> Self {
-        Self { io, framing: Framing::new(), held: BytesMut::new(), clear: 0, refused: None, activity }
+        Self {
+            io,
+            framing: Framing::new(),
+            held: BytesMut::new(),
+            clear: 0,
+            refused: None,
+            activity,
+            half: Half::Open(None),
+            unflushed: false,
+        }
     }
 
     /// What is guarded.
@@ -85,6 +110,21 @@ impl<IO> Guard<IO> {
             self.refused = Some(Refused::Head(LINGER));
         }
         self.clear = self.held.len();
+    }
+
+    /// Whether the client's end is to be kept from hyper, which would take the client for gone: while the
+    /// answer to its last request is under way.
+    fn awaits_answer(&mut self, cx: &Context<'_>) -> bool {
+        if !self.framing.is_between() || !(self.activity.is_answering(cx) || self.unflushed) {
+            return false;
+        }
+        if let Half::Open(Some(since)) = self.half
+            && since.elapsed() > SAME_FLIGHT
+        {
+            return false;
+        }
+        self.half = Half::Closed;
+        true
     }
 
     /// Whether hyper has handed the connection over; then everything that is held may pass.
@@ -182,10 +222,21 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guard<IO> {
                 continue;
             }
             let before = buf.filled().len();
-            ready!(self.read_through(cx, buf))?;
+            let Poll::Ready(read) = self.read_through(cx, buf) else {
+                if let Half::Open(since) = &mut self.half {
+                    since.get_or_insert_with(Instant::now);
+                }
+                return Poll::Pending;
+            };
+            read?;
             // Nothing in `buf` would be the client's end.
-            let ended = self.held.is_empty() && self.refused.is_none();
-            if ended || buf.filled().len() > before {
+            let passed = buf.filled().len() > before;
+            let ended = !passed && self.held.is_empty() && self.refused.is_none();
+            if ended && self.awaits_answer(cx) {
+                return Poll::Pending;
+            }
+            if ended || passed {
+                self.half = Half::Open(None);
                 return Poll::Ready(Ok(()));
             }
         }
@@ -194,6 +245,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guard<IO> {
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Guard<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
@@ -202,6 +254,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Guard<IO> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 
@@ -210,7 +263,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Guard<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -12,6 +12,7 @@ mod flow;
 mod frames;
 mod grpc;
 mod guard;
+mod half_close;
 mod holding;
 mod http2;
 mod kinds;

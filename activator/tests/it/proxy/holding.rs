@@ -178,6 +178,9 @@ async fn who_leaves_leaves_the_queue() {
             .push(tokio::spawn(async move { sender.send_request(super::bed::get("/")).await.map(drop) }));
     }
     bed.until("ten are held", |report| report.held == 10).await;
+    // Whoever ends his side at once is taken to wait for the answer.
+    let since = Instant::now();
+    bed.until("they have waited for a while", |_| since.elapsed() > Duration::from_millis(40)).await;
     connections.iter().for_each(tokio::task::JoinHandle::abort);
     bed.until("nobody is held", |report| report.held == 0).await;
 }
