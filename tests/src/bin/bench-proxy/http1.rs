@@ -65,7 +65,7 @@ pub(crate) async fn open(order: &Order, per_second: f64) -> Result<Window> {
     Ok(window)
 }
 
-/// Says when each request is due: a Poisson process. It spins, since timers are too coarse for microseconds.
+/// Says when each request is due: a Poisson process. It spins: timers are too coarse for microseconds.
 async fn pace(sender: mpsc::Sender<Instant>, per_second: f64, tally: Arc<Tally>) -> Result<()> {
     let mut due = Instant::now();
     let mut chance = Chance(0x2545_F491_4F6C_DD1D);
