@@ -173,7 +173,7 @@ impl FunctionState {
         };
         self.poke();
         let until = wish.until.unwrap_or(began + config.hold_timeout);
-        let outcome = tokio::time::timeout_at(until.into(), receiver).await;
+        let outcome = Box::pin(tokio::time::timeout_at(until.into(), receiver)).await;
         drop(guard);
         let held = began.elapsed();
         match outcome {

@@ -7,6 +7,8 @@ mod activity;
 mod body;
 mod calm;
 mod clients;
+mod clock;
+mod connection;
 mod expect;
 mod forward;
 mod frames;
@@ -214,7 +216,7 @@ impl Proxy {
         let (timeouts, protocol, call) = (config.timeouts, config.protocol, routed.asked.call);
         let mut terms = Terms { timeouts, protocol, call, upgrade, tunnels: &self.tunnels };
         let wish = Wish { bytes: in_memory(&request), pod: session.pod(), until: None };
-        let (mut response, acquired) = send(routed, wish, request, &mut terms).await?;
+        let (mut response, acquired) = send(routed, wish, Box::new(request), &mut terms).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             headers::to_client(response.headers_mut());
         }
@@ -262,7 +264,7 @@ impl Served {
 async fn send(
     routed: &Routed<'_>,
     mut wish: Wish<'_>,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
     terms: &mut Terms<'_>,
 ) -> Result<(Response<ResponseBody>, Served), ProxyError> {
     let Routed { function, began, .. } = routed;
@@ -290,13 +292,13 @@ async fn send(
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::NoContact(unsent, why)) => {
                 // Costs no attempt: with one pod on a busy node there is nothing better to do.
-                (request, last, left) = (*unsent, ProxyError::Connect(why), left + 1);
+                (request, last, left) = (unsent, ProxyError::Connect(why), left + 1);
             }
-            Err(Failure::NotSent(unsent, why)) => (request, last) = (*unsent, ProxyError::Connect(why)),
+            Err(Failure::NotSent(unsent, why)) => (request, last) = (unsent, ProxyError::Connect(why)),
             Err(Failure::Unanswered(why)) => {
                 last = ProxyError::Broken(why);
                 match spare.and_then(Spare::request).filter(|_| function.retries.spend()) {
-                    Some(again) => request = again,
+                    Some(again) => request = Box::new(again),
                     None => return Err(last),
                 }
             }

@@ -16,14 +16,13 @@ use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use tokio::time::Sleep;
 
 use super::{
+    connection::Connection,
     expect::Gate,
     forward::{Bounds, Cut},
     grpc::{self, Code},
     pace::Pace,
-    pool::Connection,
     rate::MinRate,
     repeat::{Kept, Supply},
     streams::note_asked,
@@ -77,7 +76,8 @@ impl Progress {
         self.unasked.load(Ordering::Relaxed)
     }
 
-    fn ended(&self) -> bool {
+    /// Whether all of it has been handed over.
+    pub(super) fn ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
 
@@ -262,10 +262,11 @@ struct PodBody {
     ended: bool,
     /// Whether a status of our own was its last word.
     told: bool,
+    /// Why it broke off: told when what came before has gone out.
+    broken: Option<hyper::Error>,
     connection: Option<Connection>,
     slot: Slot,
     upload: Arc<Progress>,
-    timer: Pin<Box<Sleep>>,
     last: Instant,
     bounds: Bounds,
 }
@@ -291,9 +292,8 @@ impl ResponseBody {
     pub(super) fn from_pod(body: Incoming, source: Source, bounds: Bounds) -> Self {
         let Source { slot, connection, upload } = source;
         let last = Instant::now();
-        let timer = Box::pin(tokio::time::sleep_until(bounds.until.min(last + bounds.idle).into()));
-        let (ended, told, connection) = (body.is_end_stream(), false, Some(connection));
-        let body = PodBody { body, ended, told, connection, slot, upload, timer, last, bounds };
+        let (ended, told, broken, connection) = (body.is_end_stream(), false, None, Some(connection));
+        let body = PodBody { body, ended, told, broken, connection, slot, upload, last, bounds };
         Self(Kind::Pod(Box::new(body)))
     }
 }
@@ -303,32 +303,35 @@ impl PodBody {
         if self.told {
             return Poll::Ready(None);
         }
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(self.break_off(error)));
+        }
+        // It is there until the end.
+        let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
+        if let Poll::Ready(frame) = connection.poll_body(&mut self.body, cx) {
             self.last = Instant::now();
             self.ended = frame.is_none() || self.body.is_end_stream();
             let piece = frame.as_ref().and_then(|frame| frame.as_ref().ok());
             note_asked(piece.map(|piece| piece.data_ref().map_or(0, Bytes::len)));
-            return Poll::Ready(frame.map(|frame| frame.or_else(|error| self.broken(error))));
+            return match frame.transpose() {
+                Ok(frame) => Poll::Ready(frame.map(Ok)),
+                Err(error) => {
+                    self.broken = Some(error);
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            };
         }
         note_asked(None);
-        // One timer for both clocks, set again only when it fires: most responses never see it fire.
-        loop {
-            ready!(self.timer.as_mut().poll(cx));
-            let now = Instant::now();
-            let Bounds { idle, until, cut, .. } = self.bounds;
-            if now >= until {
-                return Poll::Ready(Some(self.cut(cut)));
-            }
-            if now >= self.last + idle {
-                return Poll::Ready(Some(self.cut(Cut::Idle(idle))));
-            }
-            self.timer.as_mut().reset(until.min(self.last + idle).into());
-        }
+        let Bounds { idle, until, cut, .. } = self.bounds;
+        ready!(connection.poll_overdue(until.min(self.last + idle), cx));
+        let cut = if until <= self.last + idle { cut } else { Cut::Idle(idle) };
+        Poll::Ready(Some(self.cut(cut)))
     }
 
     /// A pod that resets a call says why in the code of its reset, which goes on to the client. One whose
     /// connection broke has said nothing.
-    fn broken(&mut self, error: hyper::Error) -> Result<Frame<Bytes>, BoxError> {
+    fn break_off(&mut self, error: hyper::Error) -> Result<Frame<Bytes>, BoxError> {
         let reset = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
         if reset.is_some_and(|reset| reset.reason().is_some()) {
             return Err(error.into());

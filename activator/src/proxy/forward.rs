@@ -8,8 +8,9 @@ use pilotlight_crds::Protocol;
 
 use super::{
     body::{RequestBody, ResponseBody, Source},
+    connection::Connection,
     grpc::Call,
-    pool::{self, ConnectError, Connection},
+    pool::{self, ConnectError},
     respond::ProxyError,
     strict,
     tunnel::{Ends, Tunnels},
@@ -103,7 +104,7 @@ pub(super) struct Answer {
 /// response's body.
 pub(super) async fn forward(
     slot: Slot,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     terms: &mut Terms<'_>,
 ) -> Result<Answer, Failure> {
     let began = Instant::now();
@@ -149,16 +150,15 @@ struct Exchanged {
 /// Tries a connection that was used before; if the pod has just closed that one, a new one.
 async fn exchange(
     slot: &Slot,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
     terms: &Terms<'_>,
     until: Instant,
 ) -> Result<Exchanged, Failure> {
-    let protocol = &terms.protocol;
-    let tunnel = terms.upgrade.is_some() && *protocol == Protocol::H2c;
-    let reused = if tunnel { None } else { slot.pod().pool.take(*protocol).await };
-    if let Some(connection) = reused {
+    let protocol = terms.protocol;
+    let tunnel = terms.upgrade.is_some() && protocol == Protocol::H2c;
+    if !tunnel && let Some(connection) = slot.pod().pool.take(protocol).await {
         match send(connection, request, terms, until).await {
-            Err(Failure::NotSent(unsent, _)) => request = *unsent,
+            Err(Failure::NotSent(unsent, _)) => request = unsent,
             done => {
                 let (response, connection) = done?;
                 return Ok(Exchanged { response, connection, connect: None });
@@ -166,17 +166,15 @@ async fn exchange(
         }
     }
     let began = Instant::now();
-    let connected = match tunnel {
-        true => pool::connect_for_tunnel(slot.pod()).await,
-        false => pool::connect(slot.pod(), *protocol).await,
-    };
+    // On the heap: most requests find a connection, and all would have room for this.
+    let connected = Box::pin(pool::connect(slot.pod(), protocol, tunnel)).await;
     let connection = match connected {
         Ok(connection) => connection,
         Err(ConnectError::NoTunnels) => return Err(Failure::Final(ProxyError::NoTunnels)),
         Err(error @ (ConnectError::Timeout | ConnectError::Ended)) => {
-            return Err(Failure::NoContact(Box::new(request), error.to_string()));
+            return Err(Failure::NoContact(request, error.to_string()));
         }
-        Err(error) => return Err(Failure::NotSent(Box::new(request), error.to_string())),
+        Err(error) => return Err(Failure::NotSent(request, error.to_string())),
     };
     let connect = Some(began.elapsed());
     let (response, connection) = send(connection, request, terms, until).await?;
@@ -185,32 +183,26 @@ async fn exchange(
 
 async fn send(
     mut connection: Connection,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     terms: &Terms<'_>,
     until: Instant,
 ) -> Result<(Response<Incoming>, Connection), Failure> {
     let timeouts = &terms.timeouts;
     let progress = request.body().progress();
-    let outcome = {
-        let mut answer = std::pin::pin!(connection.send(request));
-        loop {
-            let overdue = progress.overdue(timeouts).min(until);
-            if let Ok(outcome) = tokio::time::timeout_at(overdue.into(), answer.as_mut()).await {
-                break outcome;
-            }
-            // The body may have moved meanwhile, and the deadline with it.
-            let now = Instant::now();
-            if progress.waits_for_client() && progress.overdue(timeouts) <= now {
-                return Err(Failure::Final(ProxyError::SlowBody));
-            }
-            if progress.overdue(timeouts).min(until) <= now {
-                return Err(Failure::Final(terms.overdue(now)));
-            }
-        }
+    // The deadline moves with the body.
+    let Some(answered) = connection.send(request, || progress.overdue(timeouts).min(until)).await else {
+        let now = Instant::now();
+        let slow_body = progress.waits_for_client() && progress.overdue(timeouts) <= now;
+        let error = if slow_body { ProxyError::SlowBody } else { terms.overdue(now) };
+        return Err(Failure::Final(error));
     };
-    match outcome {
+    match answered {
         Ok(response) => {
             progress.answered();
+            // What is left of the request, or of an upgrade, goes on whether or not the client reads.
+            if !progress.ended() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                connection.detach();
+            }
             Ok((response, connection))
         }
         Err(_) if progress.slow() => Err(Failure::Final(ProxyError::SlowBody)),

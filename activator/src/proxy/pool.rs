@@ -2,21 +2,20 @@
 //! dial that another request gave up, and so that what was not sent comes back.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
-use http::{Request, Response};
 use hyper::{
-    body::Incoming,
-    client::conn::{TrySendError, http1, http2},
+    client::conn::{http1, http2},
     upgrade::Upgraded,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pilotlight_crds::Protocol;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, runtime::Handle};
 
-use super::body::RequestBody;
+use super::connection::Connection;
 use crate::function::Pod;
 
 /// Idle connections older than this are not used again. Below the keep-alive time of common servers
@@ -37,64 +36,16 @@ const UNSETTLED: usize = 97;
 /// The most that one connection buffers of a response's head.
 const HEAD_BUFFER: usize = 64 * 1024;
 
-/// A connection to a pod.
-#[derive(Debug)]
-pub(crate) enum Connection {
-    /// Carries one request at a time.
-    Http1(http1::SendRequest<RequestBody>),
-    /// Carries any number; a clone is the same connection.
-    Http2(http2::SendRequest<RequestBody>),
-}
-
-impl Connection {
-    /// Sends a request, and hands it back if nothing of it was sent.
-    pub(super) async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        match self {
-            Self::Http1(connection) => connection.try_send_request(request).await,
-            Self::Http2(connection) => connection.try_send_request(request).await,
-        }
-    }
-
-    fn speaks(&self, protocol: Protocol) -> bool {
-        match self {
-            Self::Http1(_) => protocol == Protocol::Http1,
-            Self::Http2(_) => protocol == Protocol::H2c,
-        }
-    }
-
-    /// Whether it carries more than one request at a time.
-    pub(super) fn is_shared(&self) -> bool {
-        matches!(self, Self::Http2(_))
-    }
-
-    fn is_closed(&self) -> bool {
-        match self {
-            Self::Http1(connection) => connection.is_closed(),
-            Self::Http2(connection) => connection.is_closed(),
-        }
-    }
-
-    async fn is_ready(&mut self) -> bool {
-        match self {
-            Self::Http1(connection) => connection.ready().await.is_ok(),
-            Self::Http2(connection) => connection.ready().await.is_ok(),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Idle {
-    connection: Connection,
-    since: Instant,
-}
-
-/// Open connections that no request uses, the most recently used last.
+/// Open connections that no request uses.
 #[derive(Debug, Default)]
-pub struct Pool {
-    idle: Mutex<Vec<Idle>>,
+pub struct Pool(Arc<Mutex<Idle>>);
+
+#[derive(Debug, Default)]
+struct Idle {
+    /// And since when, the most recently used last.
+    connections: VecDeque<(Connection, Instant)>,
+    /// Whether a task drops those that are too old.
+    swept: bool,
 }
 
 /// Why a pod could not be connected to.
@@ -124,14 +75,13 @@ impl Pool {
     /// A connection that was used before and is still open. One that can carry more stays here as well.
     pub(super) async fn take(&self, protocol: Protocol) -> Option<Connection> {
         loop {
-            let Idle { mut connection, since } = self.lock().pop()?;
+            let (mut connection, since) = lock(&self.0).connections.pop_back()?;
             if since.elapsed() >= IDLE_LIMIT || !connection.speaks(protocol) {
                 continue;
             }
-            if let Connection::Http2(shared) = &connection {
-                self.put(Connection::Http2(shared.clone()));
+            if let Some(shared) = connection.shared() {
+                self.put(shared);
             }
-            // The connection's task may not have seen yet that the last response has ended.
             if connection.is_ready().await {
                 return Some(connection);
             }
@@ -140,30 +90,60 @@ impl Pool {
 
     /// Keeps a connection for the next request.
     pub(crate) fn put(&self, connection: Connection) {
-        if !connection.is_closed() {
-            let mut idle = self.lock();
-            let one_is_enough = matches!(connection, Connection::Http2(_));
-            idle.retain(|idle| idle.since.elapsed() < IDLE_LIMIT && !one_is_enough);
-            idle.push(Idle { connection, since: Instant::now() });
+        if connection.is_closed() {
+            return;
+        }
+        let mut idle = lock(&self.0);
+        if connection.is_shared() {
+            idle.connections.clear();
+        }
+        idle.connections.push_back((connection, Instant::now()));
+        // Without a runtime everything is about to end anyway.
+        if !idle.swept
+            && let Ok(runtime) = Handle::try_current()
+        {
+            idle.swept = true;
+            runtime.spawn(sweep(Arc::downgrade(&self.0)));
         }
     }
 
     /// Drops every idle connection.
     pub(crate) fn clear(&self) {
-        self.lock().clear();
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Idle>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        let dropped = std::mem::take(&mut lock(&self.0).connections);
+        drop(dropped);
     }
 }
 
-/// Opens a connection to a pod.
+/// Closes what is too old to be used again, until there is nothing left: nobody drives an idle connection, so
+/// nobody would see that the pod has closed it.
+async fn sweep(pool: Weak<Mutex<Idle>>) {
+    loop {
+        tokio::time::sleep(IDLE_LIMIT).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let (mut idle, now) = (lock(&pool), Instant::now());
+        let young = idle.connections.partition_point(|(_, since)| now.duration_since(*since) >= IDLE_LIMIT);
+        let old: Vec<_> = idle.connections.drain(..young).collect();
+        idle.swept = !idle.connections.is_empty();
+        let more = idle.swept;
+        drop(idle);
+        drop(old);
+        if !more {
+            return;
+        }
+    }
+}
+
+fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Opens a connection to a pod; over HTTP/2, `tunnel` says that it is for one.
 ///
 /// # Errors
-/// When the pod refuses, does not answer in time, or has ended.
-pub(super) async fn connect(pod: &Pod, protocol: Protocol) -> Result<Connection, ConnectError> {
-    adopt(dial(pod).await?, protocol).await
+/// When the pod refuses, does not answer in time, has ended, or takes no tunnels.
+pub(super) async fn connect(pod: &Pod, protocol: Protocol, tunnel: bool) -> Result<Connection, ConnectError> {
+    let stream = dial(pod).await?;
+    if tunnel { for_tunnel(stream).await } else { adopt(stream, protocol).await }
 }
 
 async fn dial(pod: &Pod) -> Result<TcpStream, ConnectError> {
@@ -176,13 +156,12 @@ async fn dial(pod: &Pod) -> Result<TcpStream, ConnectError> {
     if pod.has_ended() { Err(ConnectError::Ended) } else { Ok(stream) }
 }
 
-/// Opens an HTTP/2 connection for one extended CONNECT. A tunnel gets a connection of its own, as it would
+/// Makes an HTTP/2 connection for one extended CONNECT. A tunnel gets a connection of its own, as it would
 /// with HTTP/1.1: a client that reads slowly then fills no window but its own.
 ///
 /// # Errors
-/// When the pod cannot be connected to, has ended, or does not announce extended CONNECT (RFC 8441, section 3).
-pub(super) async fn connect_for_tunnel(pod: &Pod) -> Result<Connection, ConnectError> {
-    let stream = dial(pod).await?;
+/// When the handshake fails, or the pod does not announce extended CONNECT (RFC 8441, section 3).
+async fn for_tunnel(stream: TcpStream) -> Result<Connection, ConnectError> {
     stream.set_nodelay(true)?;
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -206,7 +185,7 @@ pub(super) async fn connect_for_tunnel(pod: &Pod) -> Result<Connection, ConnectE
     let announced = tokio::time::timeout(ANNOUNCEMENT_TIMEOUT, announced).await;
     let connection = announced.map_err(|_| ConnectError::Silent)??;
     tokio::spawn(async move { drop(connection.await) });
-    Ok(Connection::Http2(sender))
+    Ok(Connection::http2(sender))
 }
 
 /// Makes of the end of an upgraded connection a reset, as far as it is one of HTTP/1.1.
@@ -229,8 +208,8 @@ pub(crate) async fn adopt(stream: TcpStream, protocol: Protocol) -> Result<Conne
         Protocol::Http1 => {
             let (sender, connection) =
                 http1::Builder::new().max_buf_size(HEAD_BUFFER).handshake(stream).await?;
-            tokio::spawn(async move { drop(connection.with_upgrades().await) });
-            Ok(Connection::Http1(sender))
+            let driver = connection.with_upgrades();
+            Ok(Connection::http1(sender, async move { drop(driver.await) }))
         }
         Protocol::H2c => {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
@@ -239,7 +218,7 @@ pub(crate) async fn adopt(stream: TcpStream, protocol: Protocol) -> Result<Conne
                 .handshake(stream)
                 .await?;
             tokio::spawn(async move { drop(connection.await) });
-            Ok(Connection::Http2(sender))
+            Ok(Connection::http2(sender))
         }
     }
 }

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::TryFutureExt as _;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::{
@@ -229,14 +230,13 @@ where
         if request.method() == Method::CONNECT {
             request.extensions_mut().insert(open.clone());
         }
-        let answer = service.call(request);
-        async move {
-            let response = answer.await?;
+        // No async block: it would have room for the answer twice.
+        service.call(request).map_ok(|response| {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 open.tunnel();
             }
-            Ok(response.map(|body| Counted { body, _open: open }))
-        }
+            response.map(|body| Counted { body, _open: open })
+        })
     })
 }
 

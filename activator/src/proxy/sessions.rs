@@ -46,7 +46,8 @@ impl Sessions {
         let pod = match &self.store {
             // Redis being away costs the affinity of this request, not the request.
             Some(store) if settings.affinity == Affinity::Preferred && !is_new => {
-                store.pod(&session, settings.cookie.ttl.get()).await.unwrap_or_default()
+                // On the heap: every request's task would have room for what talks to Redis.
+                Box::pin(store.pod(&session, settings.cookie.ttl.get())).await.unwrap_or_default()
             }
             _ => None,
         };

@@ -1,0 +1,180 @@
+//! A connection to a pod, and who drives it.
+//!
+//! A connection of HTTP/1 carries one request at a time, so whoever waits for what comes on it drives it, in his own
+//! task: a task for each connection would mean, for each request, to wake it, to be woken by it, and to hand
+//! everything over between the two, often from one core to another. It gets a task only where the request goes on
+//! by itself beside the response. One of HTTP/2 has many who wait, and a task of its own.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use http::{Request, Response};
+use http_body::{Body as _, Frame};
+use hyper::{
+    body::{Bytes, Incoming},
+    client::conn::{TrySendError, http1, http2},
+};
+use pilotlight_crds::Protocol;
+
+use super::{body::RequestBody, clock::Clock};
+
+/// What comes of a request: nothing, perhaps, and then the request itself if it was not sent.
+pub(super) type Answered = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
+
+/// A connection to a pod.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    sender: Sender,
+    /// `None`: it has a task of its own, or has ended.
+    driver: Option<Driver>,
+    /// For whoever uses it now.
+    clock: Clock,
+}
+
+/// Where requests go in.
+#[derive(Debug)]
+enum Sender {
+    Http1(http1::SendRequest<RequestBody>),
+    /// A clone is the same connection.
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+/// Reads and writes while it is polled.
+struct Driver(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Driver")
+    }
+}
+
+impl Connection {
+    /// One that whoever uses it drives.
+    pub(super) fn http1(
+        sender: http1::SendRequest<RequestBody>,
+        driver: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        let driver = Some(Driver(Box::pin(driver)));
+        Self { sender: Sender::Http1(sender), driver, clock: Clock::default() }
+    }
+
+    /// One that has a task.
+    pub(super) fn http2(sender: http2::SendRequest<RequestBody>) -> Self {
+        Self { sender: Sender::Http2(sender), driver: None, clock: Clock::default() }
+    }
+
+    /// The same connection once more, if it carries several requests.
+    pub(super) fn shared(&self) -> Option<Self> {
+        match &self.sender {
+            Sender::Http1(_) => None,
+            Sender::Http2(sender) => Some(Self::http2(sender.clone())),
+        }
+    }
+
+    /// Whether it can carry several requests.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.sender, Sender::Http2(_))
+    }
+
+    pub(super) fn speaks(&self, protocol: Protocol) -> bool {
+        self.is_shared() == (protocol == Protocol::H2c)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2(sender) => sender.is_closed(),
+        }
+    }
+
+    /// Whether it is still open and takes a request.
+    pub(super) async fn is_ready(&mut self) -> bool {
+        // Nobody waits yet: a waker would only be woken by the request that is sent next.
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        match &mut self.sender {
+            // What its last user has left of the last response would stand before the next one.
+            Sender::Http1(sender) if self.driver.is_some() => sender.is_ready(),
+            Sender::Http1(sender) => sender.ready().await.is_ok(),
+            Sender::Http2(sender) => sender.ready().await.is_ok(),
+        }
+    }
+
+    /// Sends a request and waits for the head of its response. `None`: it was overdue first.
+    pub(super) async fn send(
+        &mut self,
+        request: Box<Request<RequestBody>>,
+        deadline: impl Fn() -> Instant,
+    ) -> Option<Answered> {
+        let Self { sender, driver, clock } = self;
+        let mut answer = pin!(sender.send(*request));
+        poll_fn(|cx| {
+            drive(driver, cx);
+            if let Poll::Ready(answered) = watched(driver, cx, |cx| answer.as_mut().poll(cx)) {
+                return Poll::Ready(Some(answered));
+            }
+            clock.poll(deadline(), cx).map(|()| None)
+        })
+        .await
+    }
+
+    /// The next piece of a response's body.
+    pub(super) fn poll_body(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        self.drive(cx);
+        watched(&self.driver, cx, |cx| Pin::new(body).poll_frame(cx))
+    }
+
+    /// Ready at the deadline, or after.
+    pub(super) fn poll_overdue(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        self.clock.poll(deadline, cx)
+    }
+
+    /// Gives it a task: nobody need poll for it any longer.
+    pub(super) fn detach(&mut self) {
+        if let Some(Driver(driver)) = self.driver.take() {
+            tokio::spawn(driver);
+        }
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        drive(&mut self.driver, cx);
+    }
+}
+
+impl Sender {
+    async fn send(&mut self, request: Request<RequestBody>) -> Answered {
+        match self {
+            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http2(sender) => sender.try_send_request(request).await,
+        }
+    }
+}
+
+fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
+    if let Some(Driver(running)) = driver
+        && running.as_mut().poll(cx).is_ready()
+    {
+        *driver = None;
+    }
+}
+
+/// Polls for what a connection brings. If nobody but the caller drives it, nothing can come before he does so
+/// again, and he need not be woken by himself.
+fn watched<T>(
+    driver: &Option<Driver>,
+    cx: &mut Context<'_>,
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+) -> Poll<T> {
+    match driver {
+        Some(_) => poll(&mut Context::from_waker(Waker::noop())),
+        None => poll(cx),
+    }
+}
