@@ -11,6 +11,8 @@ pub mod autoscaler;
 pub mod config;
 pub mod drain;
 pub mod function;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod index;
 pub mod metrics;
 pub mod probe;

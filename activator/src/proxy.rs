@@ -13,6 +13,8 @@ mod expect;
 mod forward;
 mod frames;
 mod framing;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod grpc;
 mod guard;
 mod headers;

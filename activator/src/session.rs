@@ -17,6 +17,8 @@
 pub mod api;
 mod condition;
 pub mod cookie;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod intake;
 mod link;
 pub mod metrics;

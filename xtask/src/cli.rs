@@ -10,8 +10,9 @@ use crate::bench::BenchVerb;
 use crate::cluster::address::Node;
 use crate::cluster::{self, Cluster, Lock, relay};
 use crate::demo::DemoArgs;
+use crate::fuzz::FuzzArgs;
 use crate::verify::TestArgs;
-use crate::{bench, codegen, demo, images, run, tidy, verify};
+use crate::{bench, codegen, demo, fuzz, images, run, tidy, verify};
 
 /// What the environment decides.
 const CLUSTER_HELP: &str = "\
@@ -48,6 +49,8 @@ enum Verb {
     Demo(DemoArgs),
     /// Everything that says whether this checkout is good
     Test(TestArgs),
+    /// Look for inputs that break what reads or changes requests
+    Fuzz(FuzzArgs),
     /// Measure
     #[command(subcommand)]
     Bench(BenchVerb),
@@ -138,6 +141,7 @@ impl Xtask {
             }
             Verb::Demo(args) => demo::demo(&args),
             Verb::Test(args) => verify::test(&args),
+            Verb::Fuzz(args) => fuzz::fuzz(&args),
             Verb::Bench(verb) => bench::bench(&verb),
             Verb::Codegen { check: true } => codegen::check(),
             Verb::Codegen { check: false } => codegen::write(),

@@ -6,6 +6,7 @@ mod cli;
 mod cluster;
 mod codegen;
 mod demo;
+mod fuzz;
 mod images;
 mod interrupt;
 mod paths;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
+use crate::fuzz::{self, FuzzArgs};
 use crate::site::{Site, SiteArgs};
 use crate::steps::Steps;
 use crate::{codegen, images, paths, run, tidy, tools};
@@ -56,6 +57,7 @@ fn without_cluster(steps: &mut Steps) {
         cargo(&format!("test --quiet --package {CLUSTER_TESTS} --lib --bins"))
     });
     steps.run("h2spec", h2spec);
+    steps.run("fuzz", || fuzz::fuzz(&FuzzArgs::default()));
     steps.run("generated files", codegen::check);
     steps.run("tidy", tidy::check);
     steps.run("dependencies", dependencies);
@@ -114,14 +116,14 @@ fn end_to_end_tests() -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
     let words = "test --quiet --test e2e --no-run --message-format=json-render-diagnostics --package";
     cargo.current_dir(paths::workspace()).args(words.split(' ')).arg(CLUSTER_TESTS);
-    executable(&run::printed(&mut cargo)?).context("cargo names no end-to-end test program")
+    executable(&run::printed(&mut cargo)?, "e2e").context("cargo names no end-to-end test program")
 }
 
-/// The test program that cargo's messages name.
-fn executable(messages: &str) -> Option<PathBuf> {
+/// The program of a target that cargo's messages name.
+pub(crate) fn executable(messages: &str, target: &str) -> Option<PathBuf> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     messages
-        .filter(|message| message["target"]["name"] == "e2e" && message["profile"]["test"] == true)
+        .filter(|message| message["target"]["name"] == target)
         .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
 }
 
@@ -138,7 +140,7 @@ mod tests {
         let messages = r#"{"target":{"name":"pilotlight_tests"},"profile":{"test":false},"executable":null}
 {"target":{"name":"e2e"},"profile":{"test":true},"executable":"/target/e2e-1"}
 {"reason":"build-finished","success":true}"#;
-        assert_eq!(executable(messages), Some("/target/e2e-1".into()));
-        assert_eq!(executable("no json"), None);
+        assert_eq!(executable(messages, "e2e"), Some("/target/e2e-1".into()));
+        assert_eq!(executable("no json", "e2e"), None);
     }
 }

@@ -90,7 +90,7 @@ fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&HeaderValue>, (
 
 /// `uri-host [ ":" port ]` of RFC 3986, of which we take only what a name in DNS or an address has: no user
 /// information, no percent encoding, no sub-delimiters such as the comma of two hosts in one.
-fn well_formed(host: &[u8]) -> bool {
+pub(super) fn well_formed(host: &[u8]) -> bool {
     let (name, port) = split_port(host);
     let name_is_fine = match name {
         [b'[', inner @ .., b']'] => inner.iter().all(|c| c.is_ascii_hexdigit() || matches!(c, b':' | b'.')),

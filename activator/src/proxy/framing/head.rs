@@ -1,8 +1,9 @@
 //! The head of a request: its first line and its headers, judged line by line as they come.
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 use super::{Body, Refusal, is_control, is_token};
+use crate::proxy::strict::well_formed;
 
 /// The longest head, and what a connection buffers of a body (hyper's own default is 400 KiB).
 pub(in crate::proxy) const MAX_HEAD: usize = 64 * 1024;
@@ -155,6 +156,11 @@ fn check_target(method: &[u8], target: &[u8]) -> Result<(), Refusal> {
         let fragment = memchr(b'#', target).is_some();
         return Err(if fragment { Refusal::Fragment } else { Refusal::TargetCharacter });
     }
+    // Two more that the `http` crate takes in one part only.
+    let (path, query) = target.split_at(memchr(b'?', target).unwrap_or(target.len()));
+    if memchr(b'`', path).is_some() || memchr(b'"', query).is_some() {
+        return Err(Refusal::TargetCharacter);
+    }
     if method == b"CONNECT" {
         return Err(Refusal::Connect);
     }
@@ -174,7 +180,8 @@ fn after_scheme(target: &[u8]) -> Option<&[u8]> {
 }
 
 fn begins_with_host(rest: &[u8]) -> bool {
-    !matches!(rest.first(), None | Some(b'/' | b'?'))
+    let end = memchr2(b'/', b'?', rest).unwrap_or(rest.len());
+    well_formed(&rest[..end])
 }
 
 /// Digits and nothing else; the most that hyper can count.

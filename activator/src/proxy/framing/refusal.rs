@@ -19,7 +19,7 @@ pub(crate) enum Refusal {
     Fragment,
     #[error("the target has a character that must be percent-encoded")]
     TargetCharacter,
-    #[error("the target is a path, or begins with http:// or https:// and a host")]
+    #[error("the target is a path, or http:// or https:// with a host that is well-formed")]
     Target,
     #[error("the version is no HTTP version")]
     Version,
