@@ -1,4 +1,5 @@
-//! The installation's secrets, and what they sign: state tokens of functions, ids of sessions.
+//! The installation's secrets, and what they sign: state tokens of functions, ids of sessions, what
+//! activators tell each other.
 //!
 //! Everything signed is HMAC-SHA256 over a text that begins with its own purpose, so that a signature
 //! made for one purpose is worth nothing for another. Several secrets may be given: the first signs, all
@@ -22,6 +23,12 @@ const TOKEN_PREFIX: &str = "pl1.";
 const TOKEN_DOMAIN: &[u8] = b"state-token\0";
 /// What a session id's signature is about.
 const SESSION_DOMAIN: &[u8] = b"session-id\0";
+/// What a connection between two activators is signed about.
+const PEER_DOMAIN: &[u8] = b"peer-connection\0";
+/// What a secret's fingerprint is about.
+const FINGERPRINT_DOMAIN: &[u8] = b"peer-fingerprint\0";
+/// Bytes of a signature (SHA-256).
+pub const SIGNATURE: usize = 32;
 /// Bytes of each half of a session id: 128 random bits, 128 bits of signature.
 const HALF: usize = 16;
 /// Characters of such a half in base64url.
@@ -117,6 +124,25 @@ impl Keys {
         self.all().any(signed_by).then(|| self.session_id(function, random))
     }
 
+    /// What names each secret without showing it: by these two activators find one that both have, also
+    /// while secrets are being replaced.
+    pub fn fingerprints(&self) -> Vec<String> {
+        self.all().map(fingerprint).collect()
+    }
+
+    /// The key of one connection between two activators, made of the first secret that both have; none if
+    /// there is no such secret. `handshake` is what both have said, with a random part from each, so that
+    /// nothing that was signed for another connection is worth anything on this one.
+    pub fn connection(&self, fingerprints: &[String], handshake: &[u8]) -> Option<ConnectionKey> {
+        let mut shared: Vec<_> =
+            self.all().filter(|secret| fingerprints.contains(&fingerprint(secret))).collect();
+        // Both sides must choose the same one, and may have them in different orders.
+        shared.sort_by_key(|secret| fingerprint(secret));
+        let message = [PEER_DOMAIN, handshake].concat();
+        let derived = hmac::sign(shared.first()?, &message);
+        Some(ConnectionKey(hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())))
+    }
+
     fn all(&self) -> impl Iterator<Item = &hmac::Key> {
         std::iter::once(&self.signing).chain(&self.retired)
     }
@@ -134,6 +160,35 @@ impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keys").field("count", &(1 + self.retired.len())).finish_non_exhaustive()
     }
+}
+
+/// The key of one connection. `Debug` does not show it.
+pub struct ConnectionKey(hmac::Key);
+
+impl ConnectionKey {
+    /// The signature of a message that is given in parts.
+    pub fn sign(&self, parts: &[&[u8]]) -> [u8; SIGNATURE] {
+        let mut context = hmac::Context::with_key(&self.0);
+        parts.iter().for_each(|part| context.update(part));
+        let mut signature = [0; SIGNATURE];
+        signature.copy_from_slice(context.sign().as_ref());
+        signature
+    }
+
+    /// Whether the message was signed with this key.
+    pub fn verify(&self, parts: &[&[u8]], claimed: &[u8; SIGNATURE]) -> bool {
+        constant_time::verify_slices_are_equal(&self.sign(parts), claimed).is_ok()
+    }
+}
+
+impl fmt::Debug for ConnectionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionKey").finish_non_exhaustive()
+    }
+}
+
+fn fingerprint(secret: &hmac::Key) -> String {
+    URL_SAFE_NO_PAD.encode(&hmac::sign(secret, FINGERPRINT_DOMAIN).as_ref()[..HALF])
 }
 
 /// The id of a session: proof that this installation began it, for one function. Whoever knows it is the
@@ -229,6 +284,22 @@ mod tests {
         assert_eq!(id.as_str(), "BwcHBwcHBwcHBwcHBwcHBw.mlhQh_37qN6FUt6-NeQ4Tw");
         let token = keys.state_token(&hello());
         assert_eq!(token, "pl1.demo.hello.58zPRhoqBev3hHLzxwAxZdVESuU5R060yC1ZN-S0Usc");
+    }
+
+    #[test]
+    fn a_connection_has_a_key_of_its_own_from_a_secret_that_both_have() {
+        let (old, new) = (keys(OLD), keys(&format!("{NEW},{OLD}")));
+        let signed = old.connection(&new.fingerprints(), b"hello").unwrap().sign(&[b"a", b"bc"]);
+        let theirs = |handshake| new.connection(&old.fingerprints(), handshake).unwrap();
+        assert!(theirs(b"hello").verify(&[b"ab", b"c"], &signed), "parts are only parts");
+        assert!(!theirs(b"hello").verify(&[b"abd"], &signed));
+        assert!(!theirs(b"hi").verify(&[b"abc"], &signed), "another connection");
+        assert!(keys(NEW).connection(&old.fingerprints(), b"hello").is_none(), "no secret in common");
+
+        let reversed = keys(&format!("{OLD},{NEW}"));
+        let signed = reversed.connection(&new.fingerprints(), b"hello").unwrap().sign(&[b"abc"]);
+        assert!(new.connection(&reversed.fingerprints(), b"hello").unwrap().verify(&[b"abc"], &signed));
+        assert!(!new.fingerprints().concat().contains("secret"));
     }
 
     #[test]

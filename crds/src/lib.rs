@@ -24,7 +24,7 @@ mod units;
 pub use crate::{
     function::{Function, FunctionSpec, Hold, PathPrefix, Probe, Protocol, Route, Timeouts},
     key::FunctionKey,
-    keys::{InvalidKeys, Keys, SessionId},
+    keys::{ConnectionKey, InvalidKeys, Keys, SessionId},
     pod::ObservedPod,
     scaling::{Scaling, Target},
     schema::{crd_yaml, function_crd},
