@@ -65,6 +65,10 @@ struct Shown {
     ready: u32,
     in_flight: u32,
     held: u32,
+    /// The activator that decides, if it is another one.
+    owner: Option<String>,
+    leased: u32,
+    lent: u32,
     decision: Option<u32>,
     reason: Option<&'static str>,
 }
@@ -76,7 +80,7 @@ async fn functions(State(admin): State<Admin>) -> Json<Vec<Shown>> {
 }
 
 fn show(function: &FunctionState) -> Shown {
-    let (config, report) = (function.config(), function.report());
+    let (config, report, share) = (function.config(), function.report(), function.share());
     Shown {
         function: function.key.to_string(),
         serving: config.serving.clone(),
@@ -85,6 +89,9 @@ fn show(function: &FunctionState) -> Shown {
         ready: report.ready,
         in_flight: report.in_flight,
         held: report.held,
+        owner: share.owner.map(String::from),
+        leased: share.leased,
+        lent: share.lent,
         decision: report.decision.map(|(decision, _)| decision.replicas),
         reason: report.decision.map(|(decision, _)| decision.reason.as_str()),
     }

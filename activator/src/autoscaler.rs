@@ -31,6 +31,8 @@ use crate::function::{FunctionConfig, FunctionState, Observed, Pokes};
 const COALESCE: Duration = Duration::from_millis(20);
 /// Pause before an order that failed is given again.
 const RETRY: Duration = Duration::from_millis(500);
+/// How often a function that another activator decides on is looked at while requests wait for it here.
+const GUEST_LOOKS: Duration = Duration::from_secs(1);
 
 /// What the loop reacts to besides pokes.
 #[derive(Debug)]
@@ -38,7 +40,7 @@ enum Event {
     /// Time to look at a function again.
     Look(Arc<FunctionState>),
     /// An order for a revision has been carried out, or not.
-    Done(Arc<FunctionState>, String, Result<u32, String>),
+    Done(Arc<FunctionState>, String, Result<Option<u32>, String>),
 }
 
 /// An order for one revision.
@@ -47,6 +49,14 @@ struct Order {
     revision: String,
     replicas: u32,
     delete_first: Vec<String>,
+    /// Only if the Deployment is as it was seen: somebody else may have ordered more.
+    unless_changed: Option<String>,
+}
+
+impl Order {
+    fn new(revision: &str, replicas: u32) -> Self {
+        Self { revision: revision.to_owned(), replicas, delete_first: Vec::new(), unless_changed: None }
+    }
 }
 
 /// The autoscaler: one loop for all functions.
@@ -140,6 +150,9 @@ impl Autoscaler {
         let config = function.config();
         let observed = function.observe(now);
         let decision = decide(&config.policy, &observed.seen);
+        if !observed.owned {
+            return self.look_as_guest(Plan { function, config, observed, decision });
+        }
         function.metrics.desired.set(i64::from(decision.replicas));
         if function.decided(decision) && decision.replicas != observed.seen.replicas {
             function.metrics.decided(decision.reason);
@@ -155,6 +168,23 @@ impl Autoscaler {
         if let Some(pause) = plan.look_again() {
             self.plan(function, pause);
         }
+    }
+
+    /// Another activator decides on this function. Only the first pod is ordered from here, if a request
+    /// waits for it here: that must not depend on anybody else.
+    fn look_as_guest(&mut self, plan: Plan<'_>) {
+        let Plan { function, config, observed, decision } = plan;
+        if observed.seen.held == 0 {
+            return;
+        }
+        let serving = config.serving.as_deref().filter(|serving| observed.replicas.get(*serving) == Some(&0));
+        let busy = |revision: &str| self.under_way.contains(&(function.key.clone(), revision.to_owned()));
+        if let Some(serving) = serving.filter(|serving| decision.replicas > 0 && !busy(serving)) {
+            function.metrics.decided(decision.reason);
+            let order = Order::new(serving, decision.replicas);
+            self.order(function, Order { unless_changed: observed.version, ..order });
+        }
+        self.plan(function, GUEST_LOOKS);
     }
 
     fn order(&mut self, function: &Arc<FunctionState>, order: Order) {
@@ -184,11 +214,7 @@ impl Plan<'_> {
                 return self.order_for_serving(revision, current, now);
             }
             let wanted = self.wanted_of_other(revision);
-            (wanted != current).then(|| Order {
-                revision: revision.clone(),
-                replicas: wanted,
-                delete_first: Vec::new(),
-            })
+            (wanted != current).then(|| Order::new(revision, wanted))
         })
         .collect()
     }
@@ -197,12 +223,12 @@ impl Plan<'_> {
         let wanted = self.decision.replicas;
         let down = self.function.retire(wanted, now);
         if wanted > current {
-            return Some(Order { revision: revision.to_owned(), replicas: wanted, delete_first: Vec::new() });
+            return Some(Order::new(revision, wanted));
         }
         let down = down?;
         // When all go there is nothing to choose from.
         let delete_first = if down.replicas == 0 { Vec::new() } else { down.first };
-        Some(Order { revision: revision.to_owned(), replicas: down.replicas, delete_first })
+        Some(Order { delete_first, ..Order::new(revision, down.replicas) })
     }
 
     fn wanted_of_other(&self, revision: &str) -> u32 {
@@ -210,7 +236,7 @@ impl Plan<'_> {
         if self.config.latest.as_deref() == Some(revision) {
             return self.decision.replicas.max(self.observed.seen.replicas).max(1);
         }
-        let ended = !self.observed.busy_revisions.contains(revision) && !self.observed.seen.leaving;
+        let ended = !self.observed.busy_revisions.contains(revision) && !self.observed.seen.blind;
         if ended { 0 } else { current }
     }
 
@@ -220,11 +246,20 @@ impl Plan<'_> {
     }
 }
 
-async fn carry_out(client: &Client, key: &FunctionKey, order: &Order) -> Result<u32, String> {
+async fn carry_out(client: &Client, key: &FunctionKey, order: &Order) -> Result<Option<u32>, String> {
     if !order.delete_first.is_empty() {
         let marked = scale::mark_cheap(client, &key.namespace, &order.delete_first).await;
         marked.map_err(|error| error.explain())?;
     }
-    let scaled = scale::set_replicas(client, key, &order.revision, order.replicas).await;
-    scaled.map(|()| order.replicas).map_err(|error| error.explain())
+    let Order { revision, replicas, unless_changed, .. } = order;
+    let scaled = scale::set_replicas(client, key, revision, *replicas, unless_changed.as_deref()).await;
+    match scaled {
+        Ok(()) => Ok(Some(*replicas)),
+        Err(error) if error.conflict() => {
+            // The watch will say what it is now.
+            tokio::time::sleep(COALESCE).await;
+            Ok(None)
+        }
+        Err(error) => Err(error.explain()),
+    }
 }

@@ -7,6 +7,7 @@ use pilotlight_crds::{Bytes, Keys, Span, UrlScheme};
 
 use crate::{
     index::Domains,
+    peer::Flock,
     proxy::{Cidr, Clocks, InvalidCidr, MinRate},
 };
 
@@ -20,6 +21,18 @@ pub struct Args {
     /// Where functions reach the state API.
     #[arg(long, env = "PILOTLIGHT_STATE_ADDR", default_value = "0.0.0.0:8082")]
     state_addr: SocketAddr,
+    /// Where other activators connect.
+    #[arg(long, env = "PILOTLIGHT_PEER_ADDR", default_value = "0.0.0.0:8083")]
+    peer_addr: SocketAddr,
+    /// Uid of this pod; empty: this activator works alone.
+    #[arg(long, env = "POD_UID", default_value = "")]
+    pod_uid: String,
+    /// Namespace of this pod.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "")]
+    pod_namespace: String,
+    /// Label selector for the pods of all activators of the installation.
+    #[arg(long, env = "PILOTLIGHT_PEER_SELECTOR", default_value = "")]
+    peer_selector: String,
     /// Where /livez, /readyz and /metrics are.
     #[arg(long, env = "PILOTLIGHT_ADMIN_ADDR", default_value = "0.0.0.0:9090")]
     admin_addr: SocketAddr,
@@ -106,6 +119,11 @@ pub enum ConfigError {
         "PILOTLIGHT_TLS_REDIRECT_PORT needs PILOTLIGHT_TLS_SECRETS: without certificates nothing is redirected"
     )]
     RedirectWithoutTls,
+    /// The peers cannot be found.
+    #[error(
+        "POD_NAMESPACE and PILOTLIGHT_PEER_SELECTOR must be set where POD_UID is: they say which pods are peers"
+    )]
+    Flock,
     /// There is nothing to serve with.
     #[error("PILOTLIGHT_MAX_CONNECTIONS must be at least 1")]
     NoConnections,
@@ -129,6 +147,10 @@ pub struct Config {
     pub addr: SocketAddr,
     /// Where functions reach the state API.
     pub state_addr: SocketAddr,
+    /// Where other activators connect.
+    pub peer_addr: SocketAddr,
+    /// Which they are; `None`: there are none.
+    pub flock: Option<Flock>,
     /// Where the admin pages are.
     pub admin_addr: SocketAddr,
     /// Domains of Functions.
@@ -170,6 +192,10 @@ impl TryFrom<Args> for Config {
         let Args {
             addr,
             state_addr,
+            peer_addr,
+            pod_uid,
+            pod_namespace,
+            peer_selector,
             admin_addr,
             domain,
             tls_addr,
@@ -197,10 +223,13 @@ impl TryFrom<Args> for Config {
             return Err(ConfigError::NoConnections);
         }
         let ranges = trusted_proxies.iter().map(|range| range.trim()).filter(|range| !range.is_empty());
+        let flock = flock(pod_uid, pod_namespace, peer_selector, peer_addr.port())?;
         let keys = (!keys.is_empty()).then(|| Keys::parse(&keys)).transpose()?.map(Arc::new);
         Ok(Self {
             addr,
             state_addr,
+            peer_addr,
+            flock,
             admin_addr,
             domains: Domains { outside: domain, cluster: cluster_domain },
             tls: tls(tls_addr, &tls_secrets, tls_redirect_port)?,
@@ -238,6 +267,14 @@ fn tls(
         return Err(ConfigError::NoSecretName);
     }
     Ok(Some(TlsConfig { addr, secrets, redirect_port }))
+}
+
+fn flock(uid: String, namespace: String, selector: String, port: u16) -> Result<Option<Flock>, ConfigError> {
+    match (uid.is_empty(), namespace.is_empty() || selector.is_empty()) {
+        (true, _) => Ok(None),
+        (false, true) => Err(ConfigError::Flock),
+        (false, false) => Ok(Some(Flock { uid, namespace, selector, port })),
+    }
 }
 
 #[cfg(test)]

@@ -7,9 +7,12 @@
 mod coldstart;
 mod config;
 mod growth;
+mod lending;
 mod pod;
 mod process;
 mod replicas;
+mod retiring;
+mod role;
 mod slot;
 
 use std::{
@@ -30,13 +33,22 @@ pub use self::{
     config::{FunctionConfig, Timeouts},
     pod::{Pod, PodRef},
     process::{Pokes, Process},
-    replicas::{Observed, ScaleDown},
+    replicas::Observed,
+    retiring::ScaleDown,
+    role::Share,
     slot::{Acquired, HoldError, Slot},
 };
-use self::{growth::Growth, replicas::PodEntry, slot::HeldGuard};
+use self::{
+    growth::Growth,
+    lending::{after_release, hand_out},
+    replicas::PodEntry,
+    role::{Mail, Role},
+    slot::HeldGuard,
+};
 use crate::{
     autoscaler::{Decision, Window},
     metrics::FunctionMetrics,
+    peer::PeerView,
     proxy::RetryBudget,
     slots::{Full, Place, Slots},
 };
@@ -70,6 +82,8 @@ struct Inner {
     pods: BTreeMap<String, PodEntry>,
     /// Replicas asked for, by revision.
     replicas: BTreeMap<String, u32>,
+    /// Versions of their Deployments, by revision.
+    versions: BTreeMap<String, String>,
     growth: Growth,
     /// Revisions whose pods cannot even be created, why, and since when.
     refused: BTreeMap<String, (PodTrouble, Instant)>,
@@ -78,11 +92,17 @@ struct Inner {
     /// The cold start that is under way.
     cold: Option<ColdStart>,
     /// The last cold start that ended.
-    last_cold: Option<ColdStart>,
+    last_cold: Option<pilotlight_crds::ColdStart>,
     last_decision: Option<(Decision, jiff::Timestamp)>,
     /// Why the last order to scale failed.
     scale_error: Option<String>,
     deleted: bool,
+    /// What this activator is to the function, among its peers.
+    role: Role,
+    view: Arc<PeerView>,
+    mail: Mail,
+    /// Number of the last claim on an owner.
+    claims: u64,
 }
 
 /// What there is to say of a function, for its status and for debugging.
@@ -99,7 +119,7 @@ pub struct Report {
     /// Replicas asked for, by revision.
     pub replicas: BTreeMap<String, u32>,
     /// The last cold start that ended.
-    pub cold_start: Option<ColdStart>,
+    pub cold_start: Option<pilotlight_crds::ColdStart>,
 }
 
 /// What a request brings when it wants a slot.
@@ -113,6 +133,13 @@ pub struct Wish<'a> {
     pub until: Option<Instant>,
 }
 
+impl Inner {
+    /// Whether a pod has requests in flight, here or, as far as is known, elsewhere.
+    fn is_busy(&self, pod: &PodRef) -> bool {
+        self.slots.in_flight_on(pod) > 0 || self.role.ledger().is_some_and(|ledger| ledger.busy(&pod.uid))
+    }
+}
+
 impl FunctionState {
     /// A function of which only the spec is known.
     pub fn new(
@@ -121,11 +148,14 @@ impl FunctionState {
         process: Arc<Process>,
         now: Instant,
     ) -> Arc<Self> {
+        let view = process.view();
+        let alone = view.me.is_none();
         let inner = Inner {
-            slots: Slots::new(config.limit, config.hold_timeout),
+            slots: Slots::new(config.hold_timeout),
             window: Window::new(config.policy.window, now),
             pods: BTreeMap::new(),
             replicas: BTreeMap::new(),
+            versions: BTreeMap::new(),
             growth: Growth::default(),
             refused: BTreeMap::new(),
             previous: None,
@@ -134,8 +164,12 @@ impl FunctionState {
             last_decision: None,
             scale_error: None,
             deleted: false,
+            role: if alone { Role::alone() } else { Role::undecided(now) },
+            view,
+            mail: Mail::default(),
+            claims: 0,
         };
-        Arc::new(Self {
+        let state = Arc::new(Self {
             key: config.key.clone(),
             metrics,
             retries: RetryBudget::default(),
@@ -144,7 +178,11 @@ impl FunctionState {
             inner: Mutex::new(inner),
             poked: AtomicBool::new(false),
             warming: AtomicBool::new(false),
-        })
+        });
+        if !alone {
+            state.follow(now);
+        }
+        state
     }
 
     /// The Function as it is now.
@@ -163,6 +201,7 @@ impl FunctionState {
             let mut inner = self.lock();
             if wish.until.is_none() {
                 inner.window.arrive(began);
+                inner.mail.arrivals = inner.mail.arrivals.saturating_add(1);
             }
             let preferred = wish.pod.and_then(|uid| inner.pods.get(uid)?.pod.clone());
             if let Some(pod) = inner.slots.take(preferred.as_ref()) {
@@ -224,18 +263,21 @@ impl FunctionState {
     /// A slot comes back: the held request whose turn it is gets it.
     fn release(self: &Arc<Self>, pod: &PodRef) {
         let now = Instant::now();
-        let (grant, too_old) = {
-            let mut inner = self.lock();
-            let (grant, too_old) = (inner.slots.release(pod, now), inner.slots.expire(now));
+        let (grants, too_old) = {
+            let (config, mut inner) = (self.config.load(), self.lock());
+            inner.slots.put_back(pod);
+            after_release(&mut inner, config.limit, pod);
+            let grants = hand_out(&mut inner, &config, now);
+            let too_old = inner.slots.expire(now);
             self.note_level(&mut inner, now);
-            (grant, too_old)
+            (grants, too_old)
         };
-        self.deliver(grant);
+        self.deliver(grants);
         self.give_up_on(too_old);
     }
 
     /// A held request has left the queue.
-    fn leave(&self, ticket: crate::slots::Ticket) {
+    fn leave(self: &Arc<Self>, ticket: crate::slots::Ticket) {
         let mut inner = self.lock();
         inner.slots.leave(ticket);
         // Only here: overload begins and ends with somebody who leaves the queue, with a slot or without.
@@ -277,7 +319,8 @@ impl FunctionState {
             let Some(mut cold) = inner.cold.take() else { return };
             cold.reach(Phase::FirstByte, now);
             cold.pod = Some(pod.name.clone());
-            inner.last_cold = Some(cold.clone());
+            inner.last_cold = Some(cold.ended());
+            inner.mail.cold_start = true;
             cold
         };
         self.metrics.cold_start(&ended);
@@ -293,9 +336,12 @@ impl FunctionState {
             if old.serving != config.serving && old.serving.is_some() {
                 inner.previous.clone_from(&old.serving);
             }
-            let mut grants = inner.slots.configure(config.limit, config.hold_timeout, now);
-            grants.extend(self.settle(&mut inner, now));
-            grants
+            inner.slots.set_timeout(config.hold_timeout);
+            if old.limit != config.limit {
+                let in_use = role::in_use(&inner);
+                inner.role.limit_changed(in_use, now);
+            }
+            self.settle(&mut inner, now)
         };
         self.deliver(grants);
         self.poke();
@@ -329,15 +375,18 @@ impl FunctionState {
         self.poked.store(false, Ordering::Release);
     }
 
-    fn note_level(&self, inner: &mut Inner, now: Instant) {
+    fn note_level(self: &Arc<Self>, inner: &mut Inner, now: Instant) {
         let (in_flight, held) = (inner.slots.in_flight(), inner.slots.held());
-        inner.window.set_level(in_flight + held, now);
+        let elsewhere = inner.role.load();
+        let others = elsewhere.in_flight.saturating_add(elsewhere.held);
+        inner.window.set_level(in_flight.saturating_add(held).saturating_add(others), now);
         if in_flight + held == 0 {
             // Everybody who waited for a cold start has gone: it is nobody's any longer.
             inner.cold = None;
         }
         self.metrics.in_flight.set(i64::from(in_flight));
         self.metrics.held.set(i64::from(held));
+        self.spread(inner, now);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

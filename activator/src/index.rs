@@ -32,6 +32,8 @@ pub struct ObservedDeployment {
     pub revision: String,
     /// Replicas asked for.
     pub replicas: u32,
+    /// Its version (`resourceVersion`).
+    pub version: String,
     /// Why its pods cannot even be created.
     pub trouble: Option<PodTrouble>,
 }
@@ -70,6 +72,11 @@ impl Index {
     /// The route table, always the newest.
     pub fn routes(&self) -> Arc<SharedRoutes<FunctionState>> {
         Arc::clone(&self.routes)
+    }
+
+    /// What the functions of this process share.
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
     }
 
     /// All functions.

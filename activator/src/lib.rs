@@ -15,6 +15,7 @@ pub mod function;
 pub mod fuzzing;
 pub mod index;
 pub mod metrics;
+pub mod peer;
 pub mod probe;
 pub mod proxy;
 pub mod run;

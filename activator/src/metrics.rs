@@ -11,6 +11,7 @@ use prometheus::{
 use crate::{
     autoscaler::Reason,
     function::{ColdStart, Phase},
+    peer::metrics as peer,
     session::metrics as session,
     tls::metrics as tls,
 };
@@ -114,6 +115,12 @@ const SCALE_ERRORS: MetricDoc = doc(
     FUNCTION,
     "Orders to scale that the API server refused or did not answer",
 );
+const LEASE_WAIT: MetricDoc = doc(
+    "pilotlight_lease_wait_seconds",
+    "histogram",
+    &[],
+    "From the first request that waits for a lease from the function's owner to the lease",
+);
 const WATCH_ERRORS: MetricDoc =
     doc("pilotlight_watch_errors_total", "counter", &["kind"], "Errors of the watches on the API server");
 
@@ -138,6 +145,11 @@ pub const ALL: &[MetricDoc] = &[
     RETRIES,
     SCALE_ERRORS,
     WATCH_ERRORS,
+    LEASE_WAIT,
+    peer::LIVE,
+    peer::LEASED,
+    peer::LENT,
+    peer::REFUSED,
     session::OPERATIONS,
     session::SECONDS,
     session::REDIS_UP,
@@ -149,6 +161,8 @@ pub const ALL: &[MetricDoc] = &[
 /// Seconds: from what a warm function takes to what a client waits for.
 const LATENCY_BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Seconds: a round trip in a cluster takes a fraction of a millisecond.
+const LEASE_BUCKETS: [f64; 10] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.1, 1.0, 10.0];
 const COLD_BUCKETS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0, 2.0, 5.0, 15.0];
 
 /// Status classes, as the label `class` shows them.
@@ -181,6 +195,7 @@ pub struct Metrics {
     pub tunnels: IntGauge,
     /// Errors of watches.
     pub watch_errors: IntCounterVec,
+    lease_wait: Histogram,
 }
 
 impl Metrics {
@@ -215,6 +230,7 @@ impl Metrics {
             limit_reached: counter(LIMIT_REACHED)?,
             tunnels: registered(registry, IntGauge::with_opts(opts(TUNNELS))?)?,
             watch_errors: counter(WATCH_ERRORS)?,
+            lease_wait: histogram(LEASE_WAIT, &LEASE_BUCKETS)?.with_label_values::<&str>(&[]),
         })
     }
 
@@ -240,6 +256,7 @@ impl Metrics {
                 .map(|reason| self.decisions.with_label_values(&[labels[0], labels[1], reason.as_str()])),
             retries: self.retries.with_label_values(&labels),
             scale_errors: self.scale_errors.with_label_values(&labels),
+            lease_wait: self.lease_wait.clone(),
         }
     }
 
@@ -315,6 +332,8 @@ pub struct FunctionMetrics {
     pub retries: IntCounter,
     /// Orders to scale that failed.
     pub scale_errors: IntCounter,
+    /// Time waited for a lease.
+    pub lease_wait: Histogram,
 }
 
 impl FunctionMetrics {
@@ -355,6 +374,7 @@ mod tests {
         metrics.unrouted.with_label_values(&["x"]).inc();
         metrics.limit_reached.with_label_values(&["flood"]).inc();
         metrics.watch_errors.with_label_values(&["pods"]).inc();
+        peer::PeerMetrics::register(&registry).unwrap().refused.with_label_values(&["x"]).inc();
         session::StoreMetrics::register(&registry).unwrap().observe("get", "ok", Duration::ZERO);
         let tls = tls::TlsMetrics::register(&registry).unwrap();
         tls.handshake("full");

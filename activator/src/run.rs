@@ -19,6 +19,7 @@ use crate::{
     function::Process,
     index::{Index, watch},
     metrics::Metrics,
+    peer::{Flock, PeerMetrics, Peers, SILENCE},
     proxy::{Connections, Front, Limits, Port, Proxy, Sessions, TraceIds, Tunnels, serve, serve_with},
     session::{self, DEFAULT_BUDGET, StateApi, Store, StoreMetrics},
     status,
@@ -35,6 +36,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let metrics = Metrics::register(&registry)?;
     let (process, pokes) = Process::new(config.hold_requests, config.hold_bytes);
     let index = Arc::new(Index::new(config.domains.clone(), metrics.clone(), Arc::clone(&process)));
+    let peers = peers(&config, &index, &registry).await?;
     let sessions = sessions(&config, &registry)?;
     let listener = bind(config.addr).await?;
     let synced = watch::start_watches(&client, &index, &metrics);
@@ -43,6 +45,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         None => None,
     };
     let synced = synced.and(tls.iter().flat_map(|tls| tls.synced.clone()));
+    if let Some((peers, listener, flock)) = peers {
+        peers.start(listener, &client, &flock, &metrics);
+    }
     serve_admin(
         &config,
         Admin { registry, index: Arc::clone(&index), synced, process: Arc::clone(&process) },
@@ -116,6 +121,24 @@ impl TlsPort {
         tracing::info!(addr = %config.addr, secrets = ?config.secrets, "serving TLS");
         Ok(Self { port: Port { listener, front: Front::Tls(Arc::new(tls)) }, redirect, synced })
     }
+}
+
+/// The other activators; none where nothing says which they are, or nothing tells them from strangers.
+async fn peers(
+    config: &Config,
+    index: &Arc<Index>,
+    registry: &Registry,
+) -> anyhow::Result<Option<(Peers, TcpListener, Flock)>> {
+    let metrics = PeerMetrics::register(registry)?;
+    let Some(flock) = config.flock.clone() else { return Ok(None) };
+    let Some(keys) = config.keys.clone() else {
+        tracing::warn!("PILOTLIGHT_KEYS is not set: this activator works alone, and must be the only one");
+        return Ok(None);
+    };
+    let listener = bind(config.peer_addr).await?;
+    let me = flock.uid.as_str().into();
+    let (peers, _) = Peers::new(me, keys, Arc::clone(index), metrics, SILENCE);
+    Ok(Some((peers, listener, flock)))
 }
 
 async fn bind(addr: std::net::SocketAddr) -> anyhow::Result<TcpListener> {

@@ -7,6 +7,7 @@
 mod overload;
 
 use std::{
+    cmp::Reverse,
     collections::VecDeque,
     time::{Duration, Instant},
 };
@@ -18,12 +19,17 @@ const FEW_GAPS: usize = 64;
 
 /// Requests in flight that a pod may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit(u32);
+pub struct Limit(Option<u32>);
 
 impl Limit {
     /// A limit of `concurrency` in flight; 0 means none.
     pub fn new(concurrency: u32) -> Self {
-        Self(if concurrency == 0 { u32::MAX } else { concurrency })
+        Self((concurrency > 0).then_some(concurrency))
+    }
+
+    /// The limit; `None`: there is none.
+    pub fn get(self) -> Option<u32> {
+        self.0
     }
 }
 
@@ -71,8 +77,17 @@ pub struct Grant<W, P> {
 struct PodSlots<P> {
     pod: P,
     in_flight: u32,
+    /// Requests in flight that it may have from this activator.
+    room: u32,
     /// Whether new requests may go there.
     open: bool,
+}
+
+impl<P> PodSlots<P> {
+    /// How many more requests it may have.
+    fn free(&self) -> u32 {
+        if self.open { self.room.saturating_sub(self.in_flight) } else { 0 }
+    }
 }
 
 /// A place in the queue, and those who lost theirs for it.
@@ -105,7 +120,6 @@ impl<W> Held<W> {
 /// Slots and held requests of one function. `P` identifies a pod, `W` a held request.
 #[derive(Debug)]
 pub struct Slots<W, P> {
-    limit: Limit,
     pods: Vec<PodSlots<P>>,
     queue: VecDeque<Held<W>>,
     overload: Overload,
@@ -118,9 +132,9 @@ pub struct Slots<W, P> {
 impl<W, P: Clone + PartialEq> Slots<W, P> {
     /// No pods, nobody waiting. A request may wait for `timeout`, which its caller sees to; here it is the
     /// measure of what is long.
-    pub fn new(limit: Limit, timeout: Duration) -> Self {
+    pub fn new(timeout: Duration) -> Self {
         let (pods, queue, overload) = (Vec::new(), VecDeque::new(), Overload::new(timeout));
-        Self { limit, pods, queue, overload, next_ticket: 0, held: 0, held_bytes: 0, in_flight: 0 }
+        Self { pods, queue, overload, next_ticket: 0, held: 0, held_bytes: 0, in_flight: 0 }
     }
 
     /// Whether there is overload: the newest go first, and the oldest are told that it takes too long.
@@ -158,7 +172,17 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
         self.pods.iter().find(|known| known.pod == *pod).map_or(0, |known| known.in_flight)
     }
 
-    /// Takes a free slot, on `preferred` if it has one, else on the pod with the least in flight. The
+    /// Whether `pod` takes new requests.
+    pub fn is_open(&self, pod: &P) -> bool {
+        self.pods.iter().any(|known| known.open && known.pod == *pod)
+    }
+
+    /// Free slots.
+    pub fn free(&self) -> u32 {
+        self.pods.iter().fold(0, |sum, pod| sum.saturating_add(pod.free()))
+    }
+
+    /// Takes a free slot, on `preferred` if it has one, else on the pod with the most of them. The
     /// first of equals wins, so that at low load the last pods idle and can go.
     /// `None` when there is no free slot, or when others wait already.
     pub fn take(&mut self, preferred: Option<&P>) -> Option<P> {
@@ -166,16 +190,25 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
     }
 
     fn take_for(&mut self, preferred: Option<&P>) -> Option<P> {
-        let limit = self.limit.0;
-        let free = |pod: &&mut PodSlots<P>| pod.open && pod.in_flight < limit;
+        let free = |at: &usize| self.pods[*at].free() > 0;
         let preferred = preferred.and_then(|wanted| self.pods.iter().position(|pod| pod.pod == *wanted));
-        let chosen = match preferred.filter(|&at| self.pods[at].open && self.pods[at].in_flight < limit) {
-            Some(at) => &mut self.pods[at],
-            None => self.pods.iter_mut().filter(free).min_by_key(|pod| pod.in_flight)?,
-        };
-        chosen.in_flight += 1;
+        let at = preferred.filter(free).or_else(|| self.freest(|_| true))?;
+        self.pods[at].in_flight += 1;
         self.in_flight += 1;
-        Some(chosen.pod.clone())
+        Some(self.pods[at].pod.clone())
+    }
+
+    /// The pod with the most free slots, the first of equals.
+    fn freest(&self, usable: impl Fn(&P) -> bool) -> Option<usize> {
+        let free = self.pods.iter().enumerate().filter(|(_, pod)| pod.free() > 0 && usable(&pod.pod));
+        free.min_by_key(|(_, pod)| Reverse(pod.free())).map(|(at, _)| at)
+    }
+
+    /// Takes a free slot of a pod that `usable` names, for somebody else: there is one less here.
+    pub fn lend(&mut self, usable: impl Fn(&P) -> bool) -> Option<P> {
+        let at = self.freest(usable)?;
+        self.pods[at].room -= 1;
+        Some(self.pods[at].pod.clone())
     }
 
     /// Lets a request wait at the end of the queue. Under overload the oldest make room for it.
@@ -227,33 +260,38 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
         }
     }
 
-    /// A request has left `pod`: its slot goes to the held request whose turn it is, if the pod is still open.
-    pub fn release(&mut self, pod: &P, now: Instant) -> Option<Grant<W, P>> {
-        let at = self.pods.iter().position(|known| known.pod == *pod)?;
+    /// A request has left `pod`: its slot is free, if the pod is still open.
+    pub fn put_back(&mut self, pod: &P) {
+        let Some(at) = self.pods.iter().position(|known| known.pod == *pod) else { return };
         self.pods[at].in_flight -= 1;
         self.in_flight -= 1;
         if !self.pods[at].open && self.pods[at].in_flight == 0 {
             self.pods.swap_remove(at);
         }
-        self.grant_next(now)
     }
 
     /// Held requests that are to be told now that it takes too long: only under overload.
     pub fn expire(&mut self, now: Instant) -> Vec<W> {
         std::iter::from_fn(|| {
-            let since = self.oldest()?.since;
+            let since = self.oldest()?;
             if self.overload.too_old(since, now) { self.pop_oldest() } else { None }
         })
         .collect()
     }
 
-    /// Opens a pod to requests, and hands out its slots: as many as it has, not the whole queue.
-    pub fn open(&mut self, pod: P, now: Instant) -> Vec<Grant<W, P>> {
+    /// Opens a pod to requests, of which it may have `room` at once.
+    pub fn open(&mut self, pod: P, room: u32) {
         match self.pods.iter_mut().find(|known| known.pod == pod) {
-            Some(known) => known.open = true,
-            None => self.pods.push(PodSlots { pod, in_flight: 0, open: true }),
+            Some(known) => (known.open, known.room) = (true, room),
+            None => self.pods.push(PodSlots { pod, in_flight: 0, room, open: true }),
         }
-        self.grant_all(now)
+    }
+
+    /// Changes how many requests `pod` may have at once.
+    pub fn set_room(&mut self, pod: &P, room: u32) {
+        if let Some(known) = self.pods.iter_mut().find(|known| known.pod == *pod) {
+            known.room = room;
+        }
     }
 
     /// Closes a pod to new requests; what is in flight there goes on.
@@ -266,18 +304,9 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
         }
     }
 
-    /// Changes the limit and the timeout, as when the Function was changed.
-    pub fn configure(&mut self, limit: Limit, timeout: Duration, now: Instant) -> Vec<Grant<W, P>> {
-        self.limit = limit;
+    /// Changes how long a request may wait.
+    pub fn set_timeout(&mut self, timeout: Duration) {
         self.overload.set_timeout(timeout);
-        self.grant_all(now)
-    }
-
-    /// The open pods with the least in flight first, the youngest first among equals: who may go.
-    pub fn idlest(&self, count: usize) -> Vec<P> {
-        let mut open: Vec<_> = self.pods.iter().rev().filter(|pod| pod.open).collect();
-        open.sort_by_key(|pod| pod.in_flight);
-        open.into_iter().take(count).map(|pod| pod.pod.clone()).collect()
     }
 
     /// Every held request, oldest first; nobody waits afterwards.
@@ -287,22 +316,24 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
         self.queue.drain(..).filter_map(|held| held.waiter).collect()
     }
 
-    fn grant_all(&mut self, now: Instant) -> Vec<Grant<W, P>> {
-        std::iter::from_fn(|| self.grant_next(now)).collect()
-    }
-
-    fn grant_next(&mut self, now: Instant) -> Option<Grant<W, P>> {
-        let found = self.oldest()?.found;
+    /// Gives a free slot to the held request whose turn it is; `None` if there is no such slot or request.
+    pub fn next(&mut self, now: Instant) -> Option<Grant<W, P>> {
+        let found = self.front()?.found;
         let pod = self.take_for(None)?;
-        let slots = self.open_pods() as u64 * u64::from(self.limit.0);
+        let slots = self.pods.iter().filter(|pod| pod.open).map(|pod| u64::from(pod.room)).sum();
         self.overload.look(Queue { held: self.held, found, slots }, now);
         // Somebody waits, as the oldest was there.
         let waiter = if self.overloaded() { self.pop_newest() } else { self.pop_oldest() }?;
         Some(Grant { waiter, pod })
     }
 
+    /// Since when the oldest held request has waited.
+    pub fn oldest(&mut self) -> Option<Instant> {
+        self.front().map(|oldest| oldest.since)
+    }
+
     /// The oldest held request; gaps before it are closed.
-    fn oldest(&mut self) -> Option<&Held<W>> {
+    fn front(&mut self) -> Option<&Held<W>> {
         while self.queue.front()?.waiter.is_none() {
             self.queue.pop_front();
         }
@@ -340,11 +371,26 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(30);
 
     fn slots(concurrency: u32, pods: &[&'static str]) -> Slots<u32, &'static str> {
-        let mut slots = Slots::new(Limit::new(concurrency), TIMEOUT);
+        let mut slots = Slots::new(TIMEOUT);
         for pod in pods {
-            assert!(slots.open(*pod, Instant::now()).is_empty());
+            slots.open(*pod, Limit::new(concurrency).get().unwrap_or(u32::MAX));
         }
         slots
+    }
+
+    fn open(
+        slots: &mut Slots<u32, &'static str>,
+        pod: &'static str,
+        room: u32,
+    ) -> Vec<Grant<u32, &'static str>> {
+        slots.open(pod, room);
+        std::iter::from_fn(|| slots.next(Instant::now())).collect()
+    }
+
+    /// A request leaves pod `a`; who is next?
+    fn release(slots: &mut Slots<u32, &'static str>, now: Instant) -> Option<u32> {
+        slots.put_back(&"a");
+        slots.next(now).map(|grant| grant.waiter)
     }
 
     fn served(grants: &[Grant<u32, &'static str>]) -> Vec<(u32, &'static str)> {
@@ -379,12 +425,8 @@ mod tests {
         for waiter in 0..5 {
             slots.hold(waiter, 1, BOUNDS, Instant::now()).unwrap();
         }
-        assert_eq!(served(&slots.open("a", Instant::now())), [(0, "a"), (1, "a")]);
-        assert_eq!(
-            slots.release(&"a", Instant::now()).map(|grant| grant.waiter),
-            Some(2),
-            "the oldest is next"
-        );
+        assert_eq!(served(&open(&mut slots, "a", 2)), [(0, "a"), (1, "a")]);
+        assert_eq!(release(&mut slots, Instant::now()), Some(2), "the oldest is next");
         assert_eq!((slots.held(), slots.in_flight()), (2, 2));
     }
 
@@ -395,7 +437,7 @@ mod tests {
         slots.hold(7, 1, BOUNDS, Instant::now()).unwrap();
         slots.close(&"a");
         assert_eq!(slots.take(None), None);
-        assert_eq!(served(&slots.open("b", Instant::now())), [(7, "b")]);
+        assert_eq!(served(&open(&mut slots, "b", 1)), [(7, "b")]);
     }
 
     #[test]
@@ -408,9 +450,9 @@ mod tests {
         slots.leave(tickets[1]);
         slots.hold(3, 300, BOUNDS, Instant::now()).unwrap();
         slots.leave(tickets[0]);
-        assert_eq!(served(&slots.open("a", Instant::now())), [(2, "a")]);
+        assert_eq!(served(&open(&mut slots, "a", 1)), [(2, "a")]);
         slots.leave(tickets[2]);
-        assert_eq!(slots.release(&"a", Instant::now()).map(|grant| grant.waiter), Some(3));
+        assert_eq!(release(&mut slots, Instant::now()), Some(3));
         assert_eq!((slots.held(), slots.held_bytes), (0, 0));
     }
 
@@ -430,9 +472,9 @@ mod tests {
         slots.take(None).unwrap();
         slots.close(&"a");
         assert_eq!((slots.take(None), slots.in_flight_on(&"a"), slots.open_pods()), (None, 1, 0));
-        assert!(slots.release(&"a", Instant::now()).is_none());
+        assert_eq!(release(&mut slots, Instant::now()), None);
         assert!(slots.pods.is_empty());
-        assert!(slots.release(&"a", Instant::now()).is_none(), "a second release changes nothing");
+        assert_eq!(release(&mut slots, Instant::now()), None, "a second release changes nothing");
         assert_eq!(slots.in_flight(), 0);
     }
 
@@ -444,8 +486,8 @@ mod tests {
             slots.hold(waiter, 10, BOUNDS, start).unwrap();
         }
         for waiter in 0..21 {
-            let grant = slots.release(&"a", start + TIMEOUT / 60).unwrap();
-            assert_eq!(grant.waiter, waiter, "in order at first");
+            let next = release(&mut slots, start + TIMEOUT / 60);
+            assert_eq!(next, Some(waiter), "in order at first");
             slots.hold(21 + waiter, 10, BOUNDS, start + TIMEOUT / 60).unwrap();
         }
         slots
@@ -457,7 +499,7 @@ mod tests {
         let mut slots = growing(start);
         let later = start + TIMEOUT / 20;
         assert!(!slots.overloaded() && slots.expire(later).is_empty());
-        assert_eq!(slots.release(&"a", later).map(|grant| grant.waiter), Some(41), "the newest");
+        assert_eq!(release(&mut slots, later), Some(41), "the newest");
         assert!(slots.overloaded() && slots.expire(later).is_empty());
         slots.hold(50, 10, BOUNDS, later).unwrap();
         assert_eq!(slots.expire(start + TIMEOUT / 60 + TIMEOUT / 10), (21..41).collect::<Vec<_>>());
@@ -470,7 +512,7 @@ mod tests {
         let mut slots = growing(start);
         let bounds = HoldBounds { requests: 21, bytes: 230 };
         assert_eq!(slots.hold(60, 10, bounds, start), Err((60, Full::Requests)), "not before");
-        slots.release(&"a", start + TIMEOUT / 20);
+        release(&mut slots, start + TIMEOUT / 20);
         assert!(slots.hold(61, 10, bounds, start).unwrap().pushed_out.is_empty());
         assert_eq!(slots.hold(62, 10, bounds, start).unwrap().pushed_out, [21]);
         assert_eq!(slots.hold(63, 50, bounds, start).unwrap().pushed_out, [22, 23, 24]);
@@ -487,13 +529,25 @@ mod tests {
             slots.leave(place.ticket);
         }
         assert!(slots.queue.len() < 100, "{}", slots.queue.len());
-        assert_eq!(served(&slots.open("a", Instant::now())), [(0, "a")]);
+        assert_eq!(served(&open(&mut slots, "a", 1)), [(0, "a")]);
     }
 
     #[test]
-    fn the_idlest_pods_go_first_and_the_youngest_of_equals() {
-        let mut slots = slots(5, &["a", "b", "c"]);
-        assert_eq!(slots.take(Some(&"c")), Some("c"));
-        assert_eq!(slots.idlest(2), ["b", "a"]);
+    fn what_is_lent_is_gone_until_there_is_room_again() {
+        let mut slots = slots(2, &["a", "b"]);
+        assert_eq!(slots.lend(|pod| *pod == "b"), Some("b"));
+        assert_eq!((slots.free(), slots.in_flight()), (3, 0));
+        assert_eq!(slots.take(None), Some("a"), "it has the most room");
+        slots.set_room(&"a", 0);
+        assert_eq!(
+            (slots.take(None), slots.take(None)),
+            (Some("b"), None),
+            "more in flight than room is no room"
+        );
+        assert_eq!(slots.lend(|_| true), None);
+        slots.put_back(&"a");
+        assert_eq!(slots.take(None), None);
+        slots.set_room(&"a", 1);
+        assert_eq!(slots.take(None), Some("a"));
     }
 }

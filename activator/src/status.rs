@@ -45,7 +45,8 @@ pub async fn run(client: Client, index: Arc<Index>) {
     loop {
         ticks.tick().await;
         let functions = index.functions();
-        written.retain(|key, _| index.function(key).is_some());
+        // What another activator decides on for a while has to be written anew afterwards.
+        written.retain(|key, _| index.function(key).is_some_and(|function| read(&function).is_some()));
         let changed: Vec<_> = functions
             .iter()
             .filter_map(|function| {
@@ -62,7 +63,7 @@ pub async fn run(client: Client, index: Arc<Index>) {
     }
 }
 
-/// What is to be written; nothing before the first decision.
+/// What is to be written; nothing before the first decision, nor of what another activator decides on.
 fn read(function: &FunctionState) -> Option<Written> {
     let Report { decision, ready, cold_start, .. } = function.report();
     let (decision, decided_at) = decision?;
@@ -71,12 +72,7 @@ fn read(function: &FunctionState) -> Option<Written> {
     Some(Written {
         replicas: ReplicaStatus { desired: replicas, ready: signed(ready) },
         last_decision: Some(LastDecision { replicas, reason, time: Time(to_second(decided_at)) }),
-        last_cold_start: cold_start.map(|cold| ColdStart {
-            time: Time(to_second(cold.time)),
-            milliseconds: cold.phases(),
-            revision: cold.revision,
-            pod: cold.pod.unwrap_or_default(),
-        }),
+        last_cold_start: cold_start,
     })
 }
 

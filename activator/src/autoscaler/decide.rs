@@ -34,8 +34,9 @@ pub struct Seen {
     pub quiet: Duration,
     /// How long this process has been watching the function.
     pub known: Duration,
-    /// Whether this process is about to end: then it takes nothing away.
-    pub leaving: bool,
+    /// Whether there may be load that is not seen, or this process is about to end: then nothing is taken
+    /// away.
+    pub blind: bool,
 }
 
 /// Why a decision was made. The values of the label `reason` of `pilotlight_decisions_total`.
@@ -116,7 +117,7 @@ fn replicas(policy: &Policy, seen: &Seen) -> (u32, Reason) {
     if seen.replicas < policy.warm {
         return (policy.warm, Reason::WarmPool);
     }
-    if seen.leaving || seen.replicas == policy.warm {
+    if seen.blind || seen.replicas == policy.warm {
         return (seen.replicas, Reason::Steady);
     }
     if seen.replicas > policy.max {

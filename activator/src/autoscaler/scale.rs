@@ -35,13 +35,18 @@ impl ScaleError {
         }
     }
 
+    /// Whether the Deployment is no longer as it was seen.
+    pub(super) fn conflict(&self) -> bool {
+        matches!(self, Self::Refused(kube::Error::Api(status)) if status.code == 409)
+    }
+
     /// Whether the Deployment does not exist.
     fn not_found(&self) -> bool {
         matches!(self, Self::Refused(kube::Error::Api(status)) if status.code == 404)
     }
 }
 
-/// Orders `replicas` of a revision.
+/// Orders `replicas` of a revision; with `unless_changed`, only if its Deployment still has that version.
 ///
 /// # Errors
 /// When the API server refuses or does not answer.
@@ -50,9 +55,15 @@ pub(super) async fn set_replicas(
     key: &FunctionKey,
     revision: &str,
     replicas: u32,
+    unless_changed: Option<&str>,
 ) -> Result<(), ScaleError> {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &key.namespace);
-    let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
+    let patch = Patch::Merge(match unless_changed {
+        Some(version) => {
+            json!({ "metadata": { "resourceVersion": version }, "spec": { "replicas": replicas } })
+        }
+        None => json!({ "spec": { "replicas": replicas } }),
+    });
     let name = names::deployment(&key.name, revision);
     let params = PatchParams { field_manager: Some(names::ACTIVATOR.to_owned()), ..PatchParams::default() };
     in_time(deployments.patch_scale(&name, &params, &patch)).await.map(drop)

@@ -57,8 +57,23 @@ impl Window {
 
     /// A request arrived.
     pub fn arrive(&mut self, now: Instant) {
+        self.arrive_many(1, now);
+    }
+
+    /// So many requests have arrived elsewhere, and may be answered already.
+    pub fn arrive_many(&mut self, count: u32, now: Instant) {
         self.advance(now);
-        self.bucket(now).arrivals += 1;
+        self.bucket(now).arrivals += u64::from(count);
+        if count > 0 {
+            self.last_busy = Some(now);
+        }
+    }
+
+    /// What was known is known no longer: the window begins anew, with the level as it is.
+    pub fn forget(&mut self, now: Instant) {
+        let level = self.level;
+        *self = Self::new(self.length, now);
+        self.set_level(level, now);
     }
 
     /// So many are in flight or held from now on.
@@ -206,6 +221,26 @@ mod tests {
             window.arrive(at(start, f64::from(n) * 0.1));
         }
         assert!((window.arrivals_per_second(MINUTE, at(start, 10.0)) - 10.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn who_forgets_begins_to_learn_anew() {
+        let start = Instant::now();
+        let mut window = Window::new(MINUTE, start);
+        window.set_level(2, start);
+        window.forget(at(start, 30.0));
+        assert_eq!(window.known_for(at(start, 31.0)), Duration::from_secs(1));
+        assert!((window.average_level(MINUTE, at(start, 40.0)) - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn arrivals_elsewhere_end_the_quiet() {
+        let start = Instant::now();
+        let mut window = Window::new(MINUTE, start);
+        window.arrive_many(0, at(start, 4.0));
+        assert_eq!(window.quiet_for(at(start, 5.0)), Duration::from_secs(5));
+        window.arrive_many(3, at(start, 5.0));
+        assert_eq!(window.quiet_for(at(start, 7.0)), Duration::from_secs(2));
     }
 
     #[test]

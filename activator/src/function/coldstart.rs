@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pilotlight_crds::ColdStartPhases;
 
 /// The phases of a cold start in their order: values of the label `phase`.
@@ -74,8 +75,18 @@ impl ColdStart {
         self.reached[phase as usize]
     }
 
-    /// The phases as the Function's status shows them.
-    pub fn phases(&self) -> ColdStartPhases {
+    /// The cold start as the Function's status shows it.
+    pub fn ended(&self) -> pilotlight_crds::ColdStart {
+        pilotlight_crds::ColdStart {
+            // Kubernetes' times have whole seconds.
+            time: Time(jiff::Timestamp::from_second(self.time.as_second()).unwrap_or(self.time)),
+            revision: self.revision.clone(),
+            pod: self.pod.clone().unwrap_or_default(),
+            milliseconds: self.phases(),
+        }
+    }
+
+    fn phases(&self) -> ColdStartPhases {
         // Tenths of a millisecond: more digits are noise.
         let millis = |phase| self.at(phase).map(|after| (after.as_secs_f64() * 10_000.0).round() / 10.0);
         ColdStartPhases {

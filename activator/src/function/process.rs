@@ -1,12 +1,15 @@
 //! Bounds of the process as a whole: what all functions together may hold, and each of them at most.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::FunctionState;
-use crate::slots::Holding;
-use std::sync::Arc;
+use crate::{peer::PeerView, slots::Holding};
 
 /// What the functions of one process share.
 #[derive(Debug)]
@@ -17,6 +20,7 @@ pub struct Process {
     bytes: AtomicU64,
     leaving: AtomicBool,
     ending: AtomicBool,
+    view: ArcSwap<PeerView>,
     pokes: mpsc::UnboundedSender<Arc<FunctionState>>,
 }
 
@@ -34,6 +38,7 @@ impl Process {
             bytes: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
             ending: AtomicBool::new(false),
+            view: ArcSwap::from_pointee(PeerView::alone()),
             pokes,
         };
         (Arc::new(process), receiver)
@@ -77,6 +82,16 @@ impl Process {
     /// Whether nothing is held any longer.
     pub(super) fn ending(&self) -> bool {
         self.ending.load(Ordering::Relaxed)
+    }
+
+    /// Who the other activators are.
+    pub fn view(&self) -> Arc<PeerView> {
+        self.view.load_full()
+    }
+
+    /// The other activators have changed.
+    pub fn set_view(&self, view: Arc<PeerView>) {
+        self.view.store(view);
     }
 
     /// Asks the autoscaler to look at a function.

@@ -3,14 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, MutexGuard},
     time::{Duration, Instant},
 };
 
 use pilotlight_crds::{ObservedPod, PodTrouble};
 use tokio_util::sync::CancellationToken;
 
-use super::{ColdStart, FunctionConfig, FunctionState, HoldError, Inner, Phase, Pod, PodRef, Waiter};
+use super::{
+    ColdStart, FunctionConfig, FunctionState, HoldError, Inner, Phase, Pod, PodRef, Waiter,
+    lending::{announce, give_back_idle, hand_out},
+};
 use crate::{
     autoscaler::{Decision, Seen},
     index::ObservedDeployment,
@@ -29,9 +32,11 @@ pub(super) struct PodEntry {
     /// Set once the address is known.
     pub(super) pod: Option<PodRef>,
     /// Whether it answers on its port.
-    answers: bool,
+    pub(super) answers: bool,
+    /// Whether it refused a connection and has not answered since.
+    pub(super) set_aside: bool,
     /// Whether it takes no new requests because it is to go.
-    retiring: bool,
+    pub(super) retiring: bool,
     in_trouble_since: Option<Instant>,
 }
 
@@ -40,23 +45,22 @@ pub(super) struct PodEntry {
 pub struct Observed {
     /// What the decision depends on.
     pub seen: Seen,
+    /// Whether this activator is the one to decide.
+    pub owned: bool,
     /// Replicas asked for, by revision.
     pub replicas: BTreeMap<String, u32>,
+    /// Version of the serving revision's Deployment as it was seen last.
+    pub version: Option<String>,
     /// Revisions other than the serving one that still have requests in flight.
     pub busy_revisions: BTreeSet<String>,
 }
 
-/// Pods that may go now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScaleDown {
-    /// Replicas that remain.
-    pub replicas: u32,
-    /// Names of idle pods to delete first.
-    pub first: Vec<String>,
-}
-
 impl PodEntry {
-    fn live(&self, revision: &str) -> bool {
+    pub(super) fn revision(&self) -> &str {
+        &self.observed.revision
+    }
+
+    pub(super) fn live(&self, revision: &str) -> bool {
         !self.observed.ending && self.observed.revision == revision
     }
 }
@@ -72,7 +76,8 @@ impl FunctionState {
             observed: observed.clone(),
             pod: None,
             answers: false,
-            retiring: false,
+            set_aside: false,
+            retiring: inner.role.is_going(&observed.uid),
             in_trouble_since: None,
         });
         entry.in_trouble_since = observed.trouble.as_ref().map(|_| entry.in_trouble_since.unwrap_or(now));
@@ -108,6 +113,7 @@ impl FunctionState {
     /// A pod is no more.
     pub fn delete_pod(self: &Arc<Self>, uid: &str, now: Instant) {
         let mut inner = self.lock();
+        inner.role.forget(uid);
         if let Some(PodEntry { pod: Some(pod), .. }) = inner.pods.remove(uid) {
             pod.end();
             inner.slots.close(&pod);
@@ -122,7 +128,7 @@ impl FunctionState {
             cold.reach(Phase::PortAnswers, now);
         }
         if let Some(entry) = inner.pods.get_mut(&pod.uid) {
-            entry.answers = true;
+            (entry.answers, entry.set_aside) = (true, false);
         }
         self.settle_and_deliver(inner, now);
     }
@@ -132,7 +138,9 @@ impl FunctionState {
         let mut inner = self.lock();
         let Some(entry) = inner.pods.get_mut(&pod.uid) else { return false };
         let answered = std::mem::replace(&mut entry.answers, false);
+        entry.set_aside = true;
         let probe = answered && !entry.observed.ending;
+        inner.mail.urgent = true;
         self.settle_and_deliver(inner, now);
         probe
     }
@@ -142,6 +150,11 @@ impl FunctionState {
         {
             let mut inner = self.lock();
             inner.replicas.insert(seen.revision.clone(), seen.replicas);
+            inner.versions.insert(seen.revision.clone(), seen.version.clone());
+            if let Some(cold) = inner.cold.as_mut().filter(|_| seen.replicas > 0) {
+                // Whoever ordered it.
+                cold.reach(Phase::Scaled, now);
+            }
             let before = inner.refused.remove(&seen.revision);
             if let Some(trouble) = seen.trouble.clone() {
                 let since = before.map_or(now, |(_, since)| since);
@@ -157,17 +170,19 @@ impl FunctionState {
         {
             let mut inner = self.lock();
             inner.replicas.remove(revision);
+            inner.versions.remove(revision);
             inner.refused.remove(revision);
         }
         self.poke();
     }
 
-    /// The API server accepted, or refused, an order to scale.
-    pub fn scaled(self: &Arc<Self>, revision: &str, outcome: Result<u32, String>, now: Instant) {
+    /// The API server accepted, or refused, an order to scale; `None`: somebody else was quicker.
+    pub fn scaled(self: &Arc<Self>, revision: &str, outcome: Result<Option<u32>, String>, now: Instant) {
         {
             let mut inner = self.lock();
             match outcome {
-                Ok(replicas) => {
+                Ok(None) => {}
+                Ok(Some(replicas)) => {
                     inner.replicas.insert(revision.to_owned(), replicas);
                     inner.scale_error = None;
                     if let Some(cold) = inner.cold.as_mut() {
@@ -188,26 +203,28 @@ impl FunctionState {
         let policy = &config.policy;
         let recent = policy.window / 10;
         let serving = config.serving.as_deref().unwrap_or_default();
+        let elsewhere = inner.role.load();
         let seen = Seen {
             replicas: inner.replicas.get(serving).copied().unwrap_or(0),
             ready: inner.slots.open_pods() as u32,
-            in_flight: inner.slots.in_flight(),
-            held: inner.slots.held(),
+            in_flight: inner.slots.in_flight().saturating_add(elsewhere.in_flight),
+            held: inner.slots.held().saturating_add(elsewhere.held),
             average: inner.window.average_level(policy.window, now),
             recent_peak: inner.window.peak_level(recent, now),
             rate: inner.window.arrivals_per_second(policy.window, now),
             recent_rate: inner.window.arrivals_per_second(recent, now),
             quiet: inner.window.quiet_for(now),
             known: inner.window.known_for(now),
-            leaving: self.process.leaving(),
+            blind: self.process.leaving() || inner.role.is_blind(),
         };
         let busy = |entry: &&PodEntry| {
-            entry.observed.revision != serving
-                && entry.pod.as_ref().is_some_and(|pod| inner.slots.in_flight_on(pod) > 0)
+            entry.revision() != serving && entry.pod.as_ref().is_some_and(|pod| inner.is_busy(pod))
         };
         let busy_revisions =
             inner.pods.values().filter(busy).map(|entry| entry.observed.revision.clone()).collect();
-        Observed { seen, replicas: inner.replicas.clone(), busy_revisions }
+        let version = inner.versions.get(serving).cloned();
+        let owned = inner.role.ledger().is_some();
+        Observed { seen, owned, replicas: inner.replicas.clone(), version, busy_revisions }
     }
 
     /// Remembers a decision; whether it differs from the last one.
@@ -222,27 +239,8 @@ impl FunctionState {
         changed
     }
 
-    /// Closes the pods that have to go for `wanted` replicas to remain, idle ones first, and reopens
-    /// those that need not. Returns how far the replicas can be lowered now: a pod with a request in
-    /// flight is waited for.
-    pub fn retire(self: &Arc<Self>, wanted: u32, now: Instant) -> Option<ScaleDown> {
-        let config = self.config();
-        let serving = config.serving.as_deref()?;
-        let mut inner = self.lock();
-        let replicas = inner.replicas.get(serving).copied()?;
-        let surplus = replicas.saturating_sub(wanted) as usize;
-        // A ReplicaSet deletes pods that are not ready before all others, whatever they cost.
-        let starting = inner.pods.values().filter(|entry| entry.live(serving) && !entry.answers).count();
-        let going = retiring_pods(&mut inner, serving, surplus.saturating_sub(starting));
-        let idle: Vec<_> = going.iter().filter(|pod| inner.slots.in_flight_on(pod) == 0).collect();
-        let removable = (starting.min(surplus) + idle.len()) as u32;
-        let first = idle.iter().map(|pod| pod.name.clone()).collect();
-        self.settle_and_deliver(inner, now);
-        (removable > 0).then_some(ScaleDown { replicas: replicas - removable, first })
-    }
-
     /// Answers those who have waited for long enough for pods that cannot start.
-    pub fn give_up_on_trouble(&self, now: Instant) {
+    pub fn give_up_on_trouble(self: &Arc<Self>, now: Instant) {
         let config = self.config.load();
         let (waiters, trouble) = {
             let mut inner = self.lock();
@@ -272,7 +270,7 @@ impl FunctionState {
     pub fn report(&self) -> super::Report {
         let inner = self.lock();
         super::Report {
-            decision: inner.last_decision,
+            decision: inner.last_decision.filter(|_| inner.role.ledger().is_some()),
             ready: inner.slots.open_pods() as u32,
             in_flight: inner.slots.in_flight(),
             held: inner.slots.held(),
@@ -290,7 +288,7 @@ impl FunctionState {
         inner.slots.expect_help(until);
     }
 
-    fn settle_and_deliver(self: &Arc<Self>, mut inner: std::sync::MutexGuard<'_, Inner>, now: Instant) {
+    pub(super) fn settle_and_deliver(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>, now: Instant) {
         let grants = self.settle(&mut inner, now);
         drop(inner);
         self.deliver(grants);
@@ -298,11 +296,10 @@ impl FunctionState {
     }
 
     /// Opens and closes pods so that just those take requests that should.
-    pub(super) fn settle(&self, inner: &mut Inner, now: Instant) -> Vec<Grant<Waiter, PodRef>> {
+    pub(super) fn settle(self: &Arc<Self>, inner: &mut Inner, now: Instant) -> Vec<Grant<Waiter, PodRef>> {
         let config = self.config.load();
         let revision = revision_in_use(inner, &config).map(str::to_owned);
-        let Inner { pods, slots, .. } = inner;
-        let mut grants = Vec::new();
+        let Inner { pods, slots, role, .. } = inner;
         for entry in pods.values() {
             let Some(pod) = &entry.pod else { continue };
             let usable = entry.answers
@@ -310,11 +307,14 @@ impl FunctionState {
                 && !pod.has_ended()
                 && revision.as_deref().is_some_and(|r| entry.live(r));
             if usable {
-                grants.extend(slots.open(pod.clone(), now));
+                slots.open(pod.clone(), role.room(config.limit, &pod.uid));
             } else {
                 slots.close(pod);
             }
         }
+        announce(inner, &config, revision.as_deref());
+        let grants = hand_out(inner, &config, now);
+        give_back_idle(inner);
         self.note_growth(inner, now);
         self.note_level(inner, now);
         self.metrics.ready.set(inner.slots.open_pods() as i64);
@@ -331,25 +331,6 @@ fn revision_in_use<'a>(inner: &'a Inner, config: &'a FunctionConfig) -> Option<&
         Some(serving) if answers(serving) => Some(serving),
         serving => previous.or(serving),
     }
-}
-
-/// Marks `count` answering pods as retiring, the idlest first, and unmarks the others.
-fn retiring_pods(inner: &mut Inner, revision: &str, count: usize) -> Vec<PodRef> {
-    let answering = |entry: &&PodEntry| entry.answers && entry.live(revision);
-    let mut candidates: Vec<_> = inner
-        .pods
-        .values()
-        .filter(answering)
-        .filter_map(|entry| Some((entry.pod.clone()?, entry.retiring)))
-        .map(|(pod, retiring)| (inner.slots.in_flight_on(&pod), !retiring, pod))
-        .collect();
-    // Of pods with equally much in flight, those that retire already go on retiring.
-    candidates.sort_by_key(|(in_flight, stays, _)| (*in_flight, *stays));
-    let going: Vec<PodRef> = candidates.into_iter().take(count).map(|(_, _, pod)| pod).collect();
-    for entry in inner.pods.values_mut() {
-        entry.retiring = entry.pod.as_ref().is_some_and(|pod| going.contains(pod));
-    }
-    going
 }
 
 /// What is wrong with the revision that requests wait for, and since when. The trouble of a new revision that

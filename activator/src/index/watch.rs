@@ -25,7 +25,7 @@ use super::{Index, ObservedDeployment, ToProbe};
 use crate::{metrics::Metrics, probe};
 
 /// What becomes of objects of one kind.
-trait Follow: Send + 'static {
+pub(crate) trait Follow: Send + 'static {
     /// The kind.
     type Object: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static;
     /// What identifies an object for `delete`.
@@ -121,6 +121,7 @@ fn read_deployment(deployment: &Deployment) -> Option<ObservedDeployment> {
         revision: labels?.get(REVISION_LABEL)?.clone(),
         // The API server's own default is 1.
         replicas: u32::try_from(deployment.spec.as_ref()?.replicas.unwrap_or(1)).ok()?,
+        version: deployment.metadata.resource_version.clone().unwrap_or_default(),
         trouble: deployment_trouble(deployment),
     })
 }
@@ -158,7 +159,7 @@ pub fn start_watches(client: &Client, index: &Arc<Index>, metrics: &Metrics) -> 
     ])
 }
 
-fn follow<F: Follow>(
+pub(crate) fn follow<F: Follow>(
     api: Api<F::Object>,
     config: watcher::Config,
     sink: F,

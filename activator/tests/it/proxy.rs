@@ -16,6 +16,7 @@ mod half_close;
 mod holding;
 mod http2;
 mod kinds;
+mod peers;
 mod raw;
 mod responses;
 mod slowness;

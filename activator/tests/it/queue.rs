@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pilotlight_activator::slots::{HoldBounds, Limit, Slots, Ticket};
+use pilotlight_activator::slots::{HoldBounds, Slots, Ticket};
 
 const PODS: usize = 20;
 const MEAN: Duration = Duration::from_millis(50);
@@ -102,9 +102,9 @@ struct Simulation<'a> {
 impl<'a> Simulation<'a> {
     fn run(jobs: &'a [Job]) -> Self {
         let start = Instant::now();
-        let mut slots = Slots::new(Limit::new(1), TIMEOUT);
+        let mut slots = Slots::new(TIMEOUT);
         for pod in 0..PODS {
-            slots.open(pod, start);
+            slots.open(pod, 1);
         }
         let (ends, waiting, took) = (BinaryHeap::new(), vec![None; jobs.len()], vec![None; jobs.len()]);
         let mut simulation = Self { jobs, start, slots, ends, waiting, took, overloaded: 0 };
@@ -148,7 +148,8 @@ impl<'a> Simulation<'a> {
         {
             self.ends.pop();
             let at = f64::from_bits(at);
-            let grant = self.slots.release(&pod, self.now(at));
+            self.slots.put_back(&pod);
+            let grant = self.slots.next(self.now(at));
             self.slots.expire(self.now(at));
             if let Some(grant) = grant {
                 self.begin(grant.waiter, grant.pod, at);

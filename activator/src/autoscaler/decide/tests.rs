@@ -23,7 +23,7 @@ const SEEN: Seen = Seen {
     recent_rate: 0.0,
     quiet: Duration::ZERO,
     known: Duration::from_secs(30),
-    leaving: false,
+    blind: false,
 };
 
 #[track_caller]
@@ -90,7 +90,7 @@ fn a_process_that_has_just_started_takes_nothing_away() {
     let found =
         Seen { replicas: 5, ready: 5, known: Duration::from_secs(2), quiet: Duration::from_secs(2), ..SEEN };
     check(POLICY, found, 5, Reason::Learning);
-    check(POLICY, Seen { leaving: true, quiet: Duration::from_secs(60), ..found }, 5, Reason::Steady);
+    check(POLICY, Seen { blind: true, quiet: Duration::from_secs(60), ..found }, 5, Reason::Steady);
 }
 
 #[test]

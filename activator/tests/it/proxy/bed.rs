@@ -51,7 +51,7 @@ pub(super) struct Bed {
     stop: CancellationToken,
     tunnels: Tunnels,
     server: Mutex<Option<JoinHandle<Clients>>>,
-    index: Arc<Index>,
+    pub(super) index: Arc<Index>,
     _pokes: Pokes,
 }
 

@@ -384,7 +384,7 @@ async fn who_does_not_read_is_not_read_for() {
 async fn scaling_down_waits_for_a_connection() {
     let (bed, _pod) = serving(spec(Protocol::Http1), echo).await;
     let mut socket = open_http1(bed.addr).await;
-    bed.function.scaled("r1", Ok(1), std::time::Instant::now());
+    bed.function.scaled("r1", Ok(Some(1)), std::time::Instant::now());
     assert!(bed.function.retire(0, std::time::Instant::now()).is_none(), "its pod is in use");
     exchange(&mut socket).await;
     drop(socket);

@@ -1,0 +1,125 @@
+//! Where free slots go: to requests that are held here, to peers, or back to the owner.
+
+use std::{collections::BTreeMap, collections::BTreeSet, time::Instant};
+
+use super::{FunctionConfig, Inner, PodRef, Waiter, replicas::PodEntry, role::Role};
+use crate::{
+    peer::{Ledger, MemberId},
+    slots::{Grant, Limit, Slots},
+};
+
+/// The most leases that are lent beyond what is asked for, at once.
+const SPARE: u32 = 256;
+
+/// The room in a pod is what the role says.
+pub(super) fn set_room(inner: &mut Inner, limit: Limit, uid: &str) {
+    let Some(pod) = inner.pods.get(uid).and_then(|entry| entry.pod.as_ref()) else { return };
+    inner.slots.set_room(pod, inner.role.room(limit, uid));
+}
+
+/// A request has left a pod: if others wait for its lease, or the pod is not used any longer, the lease goes
+/// back.
+pub(super) fn after_release(inner: &mut Inner, limit: Limit, pod: &PodRef) {
+    let Inner { role: Role::Lessee(leases), slots, mail, .. } = inner else { return };
+    let in_flight = slots.in_flight_on(pod);
+    mail.urgent |= in_flight == 0 && leases.is_going(&pod.uid);
+    if limit.get().is_some() && leases.on(&pod.uid) > in_flight && (leases.owed() > 0 || !slots.is_open(pod))
+    {
+        leases.give_back(&pod.uid, 1);
+        slots.set_room(pod, leases.on(&pod.uid));
+    }
+}
+
+/// After pods were opened and closed: the owner tells which of them are to go.
+pub(super) fn announce(inner: &mut Inner, config: &FunctionConfig, in_use: Option<&str>) {
+    let Inner { role: Role::Owner(book), pods, .. } = inner else { return };
+    if !book.ledger.is_empty() {
+        book.ledger.set_going(going(pods, config, in_use));
+        book.recheck = true;
+    }
+}
+
+/// Gives back as many idle leases as others wait for, and all in pods that are not used.
+pub(super) fn give_back_idle(inner: &mut Inner) {
+    let Inner { role: Role::Lessee(leases), slots, pods, .. } = inner else { return };
+    let held: Vec<(String, u32)> = leases.held().iter().map(|(uid, held)| (uid.clone(), *held)).collect();
+    for (uid, held) in held {
+        let pod = pods.get(&uid).and_then(|entry| entry.pod.as_ref());
+        let idle = held.saturating_sub(pod.map_or(0, |pod| slots.in_flight_on(pod)));
+        // A pod that the watch has not shown yet will be used.
+        let unused = pod.is_some_and(|pod| !slots.is_open(pod));
+        leases.give_back(&uid, if unused { idle } else { idle.min(leases.owed()) });
+        if let Some(pod) = pod {
+            slots.set_room(pod, leases.on(&uid));
+        }
+    }
+}
+
+/// Hands out what is free: to the oldest request first, wherever it waits.
+pub(super) fn hand_out(
+    inner: &mut Inner,
+    config: &FunctionConfig,
+    now: Instant,
+) -> Vec<Grant<Waiter, PodRef>> {
+    let Inner { role, slots, .. } = inner;
+    let mut grants = Vec::new();
+    let (limit, book) = match (config.limit.get(), role) {
+        (Some(limit), Role::Owner(book)) if book.takeover.is_none() && !book.ledger.is_empty() => {
+            (limit, book)
+        }
+        _ => {
+            grants.extend(std::iter::from_fn(|| slots.next(now)));
+            return grants;
+        }
+    };
+    let ledger = &mut book.ledger;
+    loop {
+        let own = slots.oldest();
+        let hungry = ledger.hungry();
+        let mut older = hungry.iter().filter(|(since, _)| own.is_none_or(|own| *since < own));
+        if older.any(|(_, peer)| lend(slots, ledger, peer)) {
+            continue;
+        }
+        match slots.next(now) {
+            Some(grant) => grants.push(grant),
+            None => break,
+        }
+    }
+    let own = slots.oldest().map(|since| (slots.held(), since));
+    if own.is_some() || ledger.stirs() || std::mem::take(&mut book.recheck) {
+        ledger.recall(limit, own);
+    }
+    grants
+}
+
+/// Lends a peer one slot that it can use; and, when it has as many as it asked for, a share of what is free, so
+/// that it need not ask again while the limit does not bind.
+fn lend(slots: &mut Slots<Waiter, PodRef>, ledger: &mut Ledger, peer: &MemberId) -> bool {
+    if !lend_one(slots, ledger, peer) {
+        return false;
+    }
+    let wanted = ledger.want(peer) > 0 || !ledger.hungry().is_empty() || slots.held() > 0;
+    let spare = if wanted { 0 } else { (slots.free() / (ledger.members() + 1)).min(SPARE) };
+    let _ = (0..spare).all(|_| lend_one(slots, ledger, peer));
+    true
+}
+
+fn lend_one(slots: &mut Slots<Waiter, PodRef>, ledger: &mut Ledger, peer: &MemberId) -> bool {
+    let pod = slots.lend(|pod| ledger.reaches(peer, &pod.uid));
+    if let Some(pod) = &pod {
+        ledger.lend(peer, &pod.uid);
+    }
+    pod.is_some()
+}
+
+/// The pods that nobody may send new requests to: those that retire, and those of revisions that serve no
+/// longer.
+fn going(
+    pods: &BTreeMap<String, PodEntry>,
+    config: &FunctionConfig,
+    in_use: Option<&str>,
+) -> BTreeSet<String> {
+    let kept = [config.serving.as_deref(), config.latest.as_deref(), in_use];
+    let goes = |entry: &PodEntry| entry.retiring || !kept.contains(&Some(entry.revision()));
+    pods.iter().filter(|(_, entry)| entry.pod.is_some() && goes(entry)).map(|(uid, _)| uid.clone()).collect()
+}

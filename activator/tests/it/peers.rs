@@ -1,0 +1,3 @@
+//! Several activators side by side.
+
+mod simulation;
