@@ -56,6 +56,8 @@ async fn activator(name: &str) -> anyhow::Result<Activator> {
         address: Some(Ipv4Addr::LOCALHOST.into()),
         port: Some(1),
         ending: false,
+        created: None,
+        node_network: true,
         trouble: None,
     };
     let ToProbe(function, pod) = index.apply_pod(pod).context("the pod has an address")?;

@@ -350,6 +350,8 @@ fn see(activator: &Activator, pod: &str, ending: bool) {
         address: Some("127.0.0.1".parse().unwrap()),
         port: Some(1),
         ending,
+        created: None,
+        node_network: true,
         trouble: None,
     };
     if let Some(ToProbe(function, pod)) = activator.index.apply_pod(observed) {
