@@ -17,6 +17,7 @@ mod holding;
 mod http2;
 mod kinds;
 mod peers;
+mod pooled;
 mod raw;
 mod responses;
 mod slowness;
