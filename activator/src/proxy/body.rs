@@ -291,10 +291,19 @@ impl ResponseBody {
     /// A pod's body.
     pub(super) fn from_pod(body: Incoming, source: Source, bounds: Bounds) -> Self {
         let Source { slot, connection, upload } = source;
-        let last = Instant::now();
-        let (ended, told, broken, connection) = (body.is_end_stream(), false, None, Some(connection));
-        let body = PodBody { body, ended, told, broken, connection, slot, upload, last, bounds };
-        Self(Kind::Pod(Box::new(body)))
+        let (ended, last, connection) = (body.is_end_stream(), Instant::now(), Some(connection));
+        let (told, broken) = (false, None);
+        Self(Kind::Pod(Box::new(PodBody {
+            body,
+            ended,
+            told,
+            broken,
+            connection,
+            slot,
+            upload,
+            last,
+            bounds,
+        })))
     }
 }
 

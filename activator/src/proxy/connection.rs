@@ -13,6 +13,7 @@ use std::{
     time::Instant,
 };
 
+use futures_util::future::Either;
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
 use hyper::{
@@ -95,7 +96,7 @@ impl Connection {
     /// Whether it is still open and takes a request.
     pub(super) async fn is_ready(&mut self) -> bool {
         // Nobody waits yet: a waker would only be woken by the request that is sent next.
-        self.drive(&mut Context::from_waker(Waker::noop()));
+        drive(&mut self.driver, &mut Context::from_waker(Waker::noop()));
         match &mut self.sender {
             // What its last user has left of the last response would stand before the next one.
             Sender::Http1(sender) if self.driver.is_some() => sender.is_ready(),
@@ -112,12 +113,18 @@ impl Connection {
     ) -> Option<Answered> {
         let Self { sender, driver, clock } = self;
         let mut answer = pin!(sender.send(*request));
+        let mut sent = false;
         poll_fn(|cx| {
-            drive(driver, cx);
-            if let Poll::Ready(answered) = watched(driver, cx, |cx| answer.as_mut().poll(cx)) {
-                return Poll::Ready(Some(answered));
+            let mut poll = |cx: &mut Context<'_>| answer.as_mut().poll(cx);
+            let answered = match std::mem::replace(&mut sent, true) {
+                // There can be no answer before it is driven.
+                false => drive_and(driver, cx, &mut poll),
+                true => poll_through(driver, cx, poll),
+            };
+            match answered {
+                Poll::Ready(answered) => Poll::Ready(Some(answered)),
+                Poll::Pending => clock.poll(deadline(), cx).map(|()| None),
             }
-            clock.poll(deadline(), cx).map(|()| None)
         })
         .await
     }
@@ -128,8 +135,7 @@ impl Connection {
         body: &mut Incoming,
         cx: &mut Context<'_>,
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        self.drive(cx);
-        watched(&self.driver, cx, |cx| Pin::new(body).poll_frame(cx))
+        poll_through(&mut self.driver, cx, |cx| Pin::new(&mut *body).poll_frame(cx))
     }
 
     /// Ready at the deadline, or after.
@@ -143,17 +149,14 @@ impl Connection {
             tokio::spawn(driver);
         }
     }
-
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        drive(&mut self.driver, cx);
-    }
 }
 
 impl Sender {
-    async fn send(&mut self, request: Request<RequestBody>) -> Answered {
+    /// Hands a request over at once; the answer comes when the connection is driven.
+    fn send(&mut self, request: Request<RequestBody>) -> impl Future<Output = Answered> {
         match self {
-            Self::Http1(sender) => sender.try_send_request(request).await,
-            Self::Http2(sender) => sender.try_send_request(request).await,
+            Self::Http1(sender) => Either::Left(sender.try_send_request(request)),
+            Self::Http2(sender) => Either::Right(sender.try_send_request(request)),
         }
     }
 }
@@ -166,13 +169,35 @@ fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
     }
 }
 
-/// Polls for what a connection brings. If nobody but the caller drives it, nothing can come before he does so
-/// again, and he need not be woken by himself.
-fn watched<T>(
-    driver: &Option<Driver>,
+/// Polls for what a connection brings: what it has brought already, or brings now. hyper's two ends of a
+/// connection wake each other; here they are one task, which would be polled once more for each piece that it
+/// takes. So it drives for nobody at first, and asks to be woken only if there is nothing.
+fn poll_through<T>(
+    driver: &mut Option<Driver>,
     cx: &mut Context<'_>,
-    poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> Poll<T> {
+    if driver.is_none() {
+        return poll(cx);
+    }
+    let mut nobody = Context::from_waker(Waker::noop());
+    if let Poll::Ready(brought) = poll(&mut nobody) {
+        return Poll::Ready(brought);
+    }
+    drive(driver, &mut nobody);
+    if let Poll::Ready(brought) = poll(&mut nobody) {
+        return Poll::Ready(brought);
+    }
+    drive_and(driver, cx, &mut poll)
+}
+
+/// Drives a connection, and polls for what it has brought. Nothing comes but by driving, which wakes.
+fn drive_and<T>(
+    driver: &mut Option<Driver>,
+    cx: &mut Context<'_>,
+    poll: &mut impl FnMut(&mut Context<'_>) -> Poll<T>,
+) -> Poll<T> {
+    drive(driver, cx);
     match driver {
         Some(_) => poll(&mut Context::from_waker(Waker::noop())),
         None => poll(cx),
