@@ -338,7 +338,7 @@ impl FunctionState {
             }
             inner.slots.set_timeout(config.hold_timeout);
             if old.limit != config.limit {
-                let in_use = role::in_use(&inner);
+                let in_use = role::in_use(&inner, config.limit);
                 inner.role.limit_changed(in_use, now);
             }
             self.settle(&mut inner, now)

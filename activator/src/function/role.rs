@@ -158,7 +158,7 @@ impl FunctionState {
             (Owner::Me, Role::Lessee(_)) => take_over(&mut inner, &view, now),
             (owner, Role::Lessee(leases)) => leases.follow(seat(&view, owner), now),
             (owner, Role::Owner(_)) => {
-                let held = in_use(&inner);
+                let held = in_use(&inner, self.config.load().limit);
                 let mut leases = Leases::new(held, inner.claims, now);
                 leases.follow(seat(&view, owner), now);
                 inner.role = Role::Lessee(leases);
@@ -289,7 +289,7 @@ impl FunctionState {
     pub fn overdue(self: &Arc<Self>, now: Instant) {
         let config = self.config();
         let mut inner = self.lock();
-        let held = in_use(&inner);
+        let held = in_use(&inner, config.limit);
         let Inner { role, pods, .. } = &mut *inner;
         let changed = match role {
             Role::Owner(book) => {
@@ -382,8 +382,11 @@ fn take_over(inner: &mut Inner, view: &PeerView, now: Instant) {
     inner.role = Role::Owner(Book { ledger, takeover, recheck: false });
 }
 
-/// Requests in flight, by pod.
-pub(super) fn in_use(inner: &Inner) -> ByPod {
+/// Leases that are needed for what is in flight.
+pub(super) fn in_use(inner: &Inner, limit: Limit) -> ByPod {
+    if limit.get().is_none() {
+        return ByPod::new();
+    }
     let pods = inner.pods.iter().filter_map(|(uid, entry)| Some((uid, entry.pod.as_ref()?)));
     let counted = pods.map(|(uid, pod)| (uid.clone(), inner.slots.in_flight_on(pod)));
     counted.filter(|(_, in_flight)| *in_flight > 0).collect()

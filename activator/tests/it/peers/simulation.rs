@@ -123,7 +123,7 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut world = Self {
             chance: Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
-            limit: [1, 2, 5, 40][(seed % 4) as usize],
+            limit: [1, 2, 5, 40, 0][(seed % 5) as usize],
             activators: Vec::new(),
             under_way: BTreeMap::new(),
             pods: BTreeSet::new(),
@@ -289,14 +289,13 @@ impl World {
     }
 
     fn check(&self, when: &str) {
-        for pod in &self.pods {
+        for pod in self.pods.iter().filter(|_| self.limit > 0) {
             let used: Vec<_> = self.activators.iter().map(|activator| activator.used(pod)).collect();
-            assert!(
-                used.iter().sum::<u32>() <= self.limit,
-                "{when}: {used:?} in flight in {pod}, {}",
-                self.limit
-            );
+            let limit = self.limit;
+            assert!(used.iter().sum::<u32>() <= limit, "{when}: {used:?} in flight in {pod}, {limit}");
         }
+        let shares = self.activators.iter().map(|activator| activator.function.share());
+        assert!(self.limit > 0 || shares.map(|share| share.leased + share.lent).sum::<u32>() == 0, "{when}");
     }
 
     /// Every message arrives, and what is repeated with time is.
@@ -315,7 +314,8 @@ impl World {
         let waiting: usize = self.activators.iter().map(|activator| activator.waiting.len()).sum();
         for pod in self.pods.iter().filter(|_| waiting > 0) {
             let used: u32 = self.activators.iter().map(|activator| activator.used(pod)).sum();
-            assert_eq!(used, self.limit, "seed {seed}: {waiting} wait, and {pod} has free slots");
+            let full = self.limit > 0 && used == self.limit;
+            assert!(full, "seed {seed}: {waiting} wait, and {pod} has free slots: {used}");
         }
         let owners = self.activators.iter().filter(|activator| activator.function.share().owner.is_none());
         assert_eq!(owners.count(), 1, "seed {seed}");
