@@ -64,6 +64,11 @@ impl Process {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Requests held, and their bytes.
+    pub fn holding(&self) -> (u64, u64) {
+        (self.requests.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
     /// From now on this process takes nothing away: it is about to end.
     pub fn set_leaving(&self) {
         self.leaving.store(true, Ordering::Relaxed);

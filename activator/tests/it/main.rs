@@ -5,4 +5,5 @@
 mod peers;
 mod proxy;
 mod queue;
+mod random;
 mod state;

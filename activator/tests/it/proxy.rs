@@ -1,6 +1,7 @@
 //! The path of a request against real sockets: an activator without a cluster, and pods that are HTTP
 //! servers of this process.
 
+mod aborts;
 mod bed;
 mod conformance;
 mod drain;

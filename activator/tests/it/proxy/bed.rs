@@ -27,7 +27,7 @@ use pilotlight_activator::{
     tls::{Redirect, Tls},
 };
 use pilotlight_crds::{Function, FunctionKey, FunctionSpec, FunctionStatus, ObservedPod, UrlScheme};
-use prometheus::{IntCounterVec, Registry};
+use prometheus::{IntCounterVec, IntGauge, Registry};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
@@ -48,6 +48,8 @@ pub(super) struct Bed {
     pub(super) process: Arc<Process>,
     /// Limits that clients have reached.
     pub(super) reached: IntCounterVec,
+    /// Open client connections.
+    pub(super) connections: IntGauge,
     stop: CancellationToken,
     tunnels: Tunnels,
     server: Mutex<Option<JoinHandle<Clients>>>,
@@ -90,7 +92,7 @@ impl Bed {
             reached: metrics.limit_reached.clone(),
         };
         change(&mut limits);
-        let reached = limits.reached.clone();
+        let (reached, open) = (limits.reached.clone(), metrics.connections.clone());
         let tunnels = Tunnels::new(metrics.tunnels.clone());
         let proxy = Arc::new(Proxy {
             routes: index.routes(),
@@ -121,7 +123,19 @@ impl Bed {
         });
         let server = Mutex::new(Some(server));
         let function = index.function(&FunctionKey::new("demo", "hello")).unwrap();
-        Self { addr, tls_addr, function, process, reached, stop, tunnels, server, index, _pokes: pokes }
+        Self {
+            addr,
+            tls_addr,
+            function,
+            process,
+            reached,
+            connections: open,
+            stop,
+            tunnels,
+            server,
+            index,
+            _pokes: pokes,
+        }
     }
 
     /// Ends the activator as SIGTERM does, once its delay is over. Whether all ended well.
