@@ -3,6 +3,7 @@
 //! Kubernetes, CoreDNS, helm and h2spec are Go modules built here, once, from the Go module proxy; the pause
 //! container is a few lines of C; etcd, containerd and the like are the distribution's packages.
 
+mod autobahn;
 mod deny;
 mod go;
 mod packages;
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 use crate::paths;
 
+pub(crate) use autobahn::autobahn;
 pub(crate) use deny::cargo_deny;
 pub(crate) use go::{coredns, h2spec, helm, kubectl, kubernetes};
 pub(crate) use packages::cni_plugins;

@@ -57,6 +57,7 @@ fn without_cluster(steps: &mut Steps) {
         cargo(&format!("test --quiet --package {CLUSTER_TESTS} --lib --bins"))
     });
     steps.run("h2spec", h2spec);
+    steps.run("autobahn", autobahn);
     steps.run("fuzz", || fuzz::fuzz(&FuzzArgs::default()));
     steps.run("generated files", codegen::check);
     steps.run("tidy", tidy::check);
@@ -69,6 +70,15 @@ fn h2spec() -> Result<()> {
     cargo.current_dir(paths::workspace()).env("PILOTLIGHT_H2SPEC", tools::h2spec()?);
     run::run(
         cargo.args("test --quiet --package pilotlight-activator --test h2spec -- --nocapture".split(' ')),
+    )
+}
+
+/// WebSocket conformance, with and without the activator in the middle.
+fn autobahn() -> Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(paths::workspace()).env("PILOTLIGHT_AUTOBAHN", tools::autobahn()?);
+    run::run(
+        cargo.args("test --quiet --package pilotlight-activator --test autobahn -- --nocapture".split(' ')),
     )
 }
 

@@ -18,6 +18,7 @@ use std::{
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use prometheus::IntGauge;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::flow::{Farewell, Flow};
@@ -62,6 +63,7 @@ impl Tunnels {
                 tokio::time::timeout_at(until.into(), async { tokio::try_join!(ends.client, ends.pod) });
             match upgraded.await {
                 Ok(Ok((client, pod))) => {
+                    let (client, pod) = (TokioIo::new(client), TokioIo::new(pod));
                     if let Err(error) = Tunnel::new(client, pod, ends.websocket).run(idle, goodbye).await {
                         tracing::debug!(%error, "an upgraded connection broke");
                     }
@@ -101,28 +103,17 @@ impl Drop for Counted {
     }
 }
 
-struct Tunnel {
-    client: TokioIo<Upgraded>,
-    pod: TokioIo<Upgraded>,
+struct Tunnel<S> {
+    client: S,
+    pod: S,
     up: Flow,
     down: Flow,
     websocket: bool,
 }
 
-impl Tunnel {
-    fn new(client: Upgraded, pod: Upgraded, websocket: bool) -> Self {
-        let (client, pod) = (TokioIo::new(client), TokioIo::new(pod));
+impl<S: AsyncRead + AsyncWrite + Unpin> Tunnel<S> {
+    fn new(client: S, pod: S, websocket: bool) -> Self {
         Self { client, pod, up: Flow::new(websocket), down: Flow::new(websocket), websocket }
-    }
-
-    /// Passes bytes until there is an end; one that is not orderly is passed on as a reset.
-    async fn run(mut self, idle: Duration, goodbye: CancellationToken) -> io::Result<()> {
-        let ended = self.pass_until_told(idle, goodbye).await;
-        if ended.is_err() {
-            server::reset(self.client.into_inner());
-            pool::reset(self.pod.into_inner());
-        }
-        ended
     }
 
     async fn pass_until_told(&mut self, idle: Duration, goodbye: CancellationToken) -> io::Result<()> {
@@ -155,9 +146,25 @@ impl Tunnel {
             moved.note();
         }
         match up_ended && down_ended {
-            true => Poll::Ready(Ok(())),
+            true => Poll::Ready(up.refused().or_else(|| down.refused()).map_or(Ok(()), Err)),
             false => Poll::Pending,
         }
+    }
+}
+
+impl Tunnel<TokioIo<Upgraded>> {
+    /// Passes bytes until there is an end; one that is not orderly is passed on as a reset.
+    async fn run(mut self, idle: Duration, goodbye: CancellationToken) -> io::Result<()> {
+        let ended = self.pass_until_told(idle, goodbye).await;
+        if ended.is_err() {
+            // A WebSocket that ends without a close frame is known to be cut. A reset would take with it what
+            // the client has not got yet.
+            if !self.websocket {
+                server::reset(self.client.into_inner());
+            }
+            pool::reset(self.pod.into_inner());
+        }
+        ended
     }
 }
 
@@ -185,5 +192,71 @@ impl Moved {
             }
             tokio::time::sleep_until(silent_at.into()).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
+
+    use super::*;
+
+    /// One end of a pipe, whose other end has gone if `deaf`: it takes nothing.
+    struct End {
+        pipe: tokio::io::DuplexStream,
+        deaf: bool,
+    }
+
+    impl AsyncRead for End {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.pipe).poll_read(cx, buffer)
+        }
+    }
+
+    impl AsyncWrite for End {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            match self.deaf {
+                true => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                false => Pin::new(&mut self.pipe).poll_write(cx, bytes),
+            }
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.pipe).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.pipe).poll_shutdown(cx)
+        }
+    }
+
+    fn end(deaf: bool) -> (tokio::io::DuplexStream, End) {
+        let (far, pipe) = tokio::io::duplex(1024);
+        (far, End { pipe, deaf })
+    }
+
+    #[tokio::test]
+    async fn the_last_words_of_a_pod_that_has_gone_arrive() {
+        let ((mut client, near_client), (mut pod, near_pod)) = (end(false), end(true));
+        client.write_all(b"more").await.unwrap();
+        pod.write_all(b"last words").await.unwrap();
+        drop(pod);
+        let mut tunnel = Tunnel::new(near_client, near_pod, false);
+        let ended = tunnel.pass(&Moved::new()).await;
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::BrokenPipe, "an end that is not orderly");
+        drop(tunnel);
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"last words");
     }
 }

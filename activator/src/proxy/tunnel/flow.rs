@@ -46,6 +46,13 @@ impl Farewell {
     }
 }
 
+/// Which side broke off.
+#[derive(Debug)]
+enum Broken {
+    From(io::Error),
+    To(io::Error),
+}
+
 #[derive(Debug)]
 enum Stage {
     Open,
@@ -69,6 +76,7 @@ pub(super) struct Flow {
     unflushed: bool,
     frames: Option<Frames>,
     farewell: Option<Farewell>,
+    refused: Option<io::Error>,
 }
 
 impl Flow {
@@ -82,6 +90,7 @@ impl Flow {
             unflushed: false,
             frames: websocket.then(Frames::default),
             farewell: None,
+            refused: None,
         }
     }
 
@@ -95,13 +104,36 @@ impl Flow {
         self.farewell = Some(farewell);
     }
 
-    /// Passes on what there is; ready when the direction has ended.
+    /// Why the other side took no more, if it did not.
+    pub(super) fn refused(&mut self) -> Option<io::Error> {
+        self.refused.take()
+    }
+
+    /// Passes on what there is; ready when the direction has ended. If it is the other side that broke off,
+    /// what that side has said before is still to be read, in the other direction: so this one has only ended.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<io::Result<()>> {
+        match ready!(self.pass(cx, from, to)) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(Broken::From(error)) => Poll::Ready(Err(error)),
+            Err(Broken::To(error)) => {
+                self.refused = Some(error);
+                self.stage = Stage::Ended;
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    fn pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<Result<(), Broken>> {
         loop {
             match self.stage {
                 Stage::Open => {
@@ -115,11 +147,11 @@ impl Flow {
                 }
                 Stage::Ending => {
                     ready!(self.write_kept(cx, to))?;
-                    ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(Broken::To)?;
                     self.stage = if self.farewell.is_some() { Stage::Draining } else { Stage::Ended };
                 }
                 Stage::Draining => {
-                    if ready!(discard(cx, from))? == 0 {
+                    if ready!(discard(cx, from)).map_err(Broken::From)? == 0 {
                         self.stage = Stage::Ended;
                     }
                 }
@@ -145,7 +177,7 @@ impl Flow {
         &mut self,
         cx: &mut Context<'_>,
         to: &mut (impl AsyncWrite + Unpin),
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), Broken>> {
         while self.taken < self.kept.len() {
             self.taken += ready!(write(cx, to, &self.kept[self.taken..]))?;
             self.unflushed = true;
@@ -160,16 +192,16 @@ impl Flow {
         cx: &mut Context<'_>,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
-    ) -> Poll<io::Result<usize>> {
+    ) -> Poll<Result<usize, Broken>> {
         let room = match (&self.farewell, &self.frames) {
             (Some(_), Some(frames)) => frames.until_between().min(BUFFER as u64) as usize,
             _ => BUFFER,
         };
         BUFFERS.with_borrow_mut(|buffer| {
             let mut buffer = ReadBuf::new(&mut buffer[..room]);
-            if Pin::new(from).poll_read(cx, &mut buffer)?.is_pending() {
+            if Pin::new(from).poll_read(cx, &mut buffer).map_err(Broken::From)?.is_pending() {
                 if self.unflushed {
-                    ready!(Pin::new(to).poll_flush(cx))?;
+                    ready!(Pin::new(to).poll_flush(cx)).map_err(Broken::To)?;
                     self.unflushed = false;
                 }
                 return Poll::Pending;
@@ -193,9 +225,13 @@ impl Flow {
     }
 }
 
-fn write(cx: &mut Context<'_>, to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Poll<io::Result<usize>> {
-    match ready!(Pin::new(to).poll_write(cx, bytes))? {
-        0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+fn write(
+    cx: &mut Context<'_>,
+    to: &mut (impl AsyncWrite + Unpin),
+    bytes: &[u8],
+) -> Poll<Result<usize, Broken>> {
+    match ready!(Pin::new(to).poll_write(cx, bytes)).map_err(Broken::To)? {
+        0 => Poll::Ready(Err(Broken::To(io::ErrorKind::WriteZero.into()))),
         taken => Poll::Ready(Ok(taken)),
     }
 }

@@ -1,6 +1,6 @@
 //! What a WebSocket server answers to good and to bad frames, with and without the activator in the middle:
 //! byte for byte the same. The cases are those of the Autobahn test suite, by its sections; `cargo xtask
-//! autobahn` runs that suite itself.
+//! test` runs those files themselves.
 
 use std::net::SocketAddr;
 
