@@ -28,6 +28,7 @@ const PURE: &[&str] = &[
     "activator/src/proxy/framing/head.rs",
     "activator/src/proxy/headers.rs",
     "activator/src/proxy/path.rs",
+    "activator/src/proxy/rate.rs",
     "activator/src/proxy/respond.rs",
     "activator/src/proxy/strict.rs",
     "activator/src/proxy/tunnel/frames.rs",
