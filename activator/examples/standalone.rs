@@ -12,13 +12,14 @@ use pilotlight_activator::{
     drain::{self, Rest},
     function::Process,
     index::{Domains, Index, ToProbe},
+    memory,
     metrics::Metrics,
     probe,
-    proxy::{Clocks, Connections, Front, Limits, MinRate, Port, Proxy, Sessions, TraceIds, Tunnels, serve},
+    proxy::{Connections, Front, Limits, Port, Proxy, Sessions, TraceIds, Tunnels, serve},
     telemetry,
 };
 use pilotlight_crds::{
-    Function, FunctionKey, FunctionSpec, FunctionStatus, ObservedPod, Protocol, UrlScheme,
+    Bytes, Function, FunctionKey, FunctionSpec, FunctionStatus, ObservedPod, Protocol, UrlScheme,
 };
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -39,6 +40,9 @@ struct Args {
     /// Pods speak HTTP/2
     #[arg(long)]
     h2c: bool,
+    /// Memory to keep below, such as 64Mi
+    #[arg(long)]
+    memory_budget: Option<Bytes>,
     /// What to log
     #[arg(long, default_value = "warn")]
     log: String,
@@ -81,12 +85,11 @@ async fn run(args: Args) -> anyhow::Result<()> {
     }
     let stop = CancellationToken::new();
     let told = tokio::spawn(drain::until_told(Arc::clone(&process), Duration::ZERO, stop.clone()));
-    let limits = Limits {
-        connections: 20_000,
-        clocks: Clocks::default(),
-        rate: MinRate::default(),
-        reached: metrics.limit_reached.clone(),
-    };
+    let limits = Limits::new(20_000, &process, &metrics);
+    if let Some(budget) = args.memory_budget {
+        let memory = Arc::clone(process.memory());
+        tokio::spawn(memory::watch(memory, budget.get(), metrics.shortage.clone()));
+    }
     let tunnels = Tunnels::new(metrics.tunnels.clone());
     let proxy = Arc::new(Proxy {
         routes: index.routes(),
@@ -95,7 +98,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         sessions: Sessions { keys: None, store: None },
         trusted: Vec::new(),
         traces: TraceIds::default(),
-        rate: MinRate::default(),
+        rate: limits.rate,
         redirect: None,
         tunnels: tunnels.clone(),
     });

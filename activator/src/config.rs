@@ -76,6 +76,12 @@ pub struct Args {
     /// The most client connections at once.
     #[arg(long, env = "PILOTLIGHT_MAX_CONNECTIONS", default_value_t = 20_000)]
     max_connections: usize,
+    /// The most client connections from one address, or one /64 of IPv6; 0: no limit.
+    #[arg(long, env = "PILOTLIGHT_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 0)]
+    max_connections_per_address: usize,
+    /// Memory that the process keeps below, by doing less while it is short; 0: no limit.
+    #[arg(long, env = "PILOTLIGHT_MEMORY_BUDGET", default_value = "0")]
+    memory_budget: Bytes,
     /// How long the head of a request may take, from its first byte or the beginning of the connection.
     #[arg(long, env = "PILOTLIGHT_HEAD_TIMEOUT", default_value = "30s")]
     head_timeout: Span,
@@ -173,6 +179,10 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// The most client connections at once.
     pub max_connections: usize,
+    /// The most from one address, if that is limited.
+    pub max_connections_per_address: usize,
+    /// Memory to keep below, if that is limited.
+    pub memory_budget: Option<u64>,
     /// How long client connections may do nothing.
     pub clocks: Clocks,
     /// How fast clients have to send and read.
@@ -210,6 +220,8 @@ impl TryFrom<Args> for Config {
             drain_delay,
             drain_timeout,
             max_connections,
+            max_connections_per_address,
+            memory_budget,
             head_timeout,
             idle_timeout,
             min_rate,
@@ -241,6 +253,8 @@ impl TryFrom<Args> for Config {
             drain_delay: drain_delay.get(),
             drain_timeout: drain_timeout.get(),
             max_connections,
+            max_connections_per_address,
+            memory_budget: Some(memory_budget.get()).filter(|budget| *budget > 0),
             clocks: Clocks { head: head_timeout.get(), idle: idle_timeout.get() },
             rate: MinRate {
                 bytes_per_second: min_rate.get(),

@@ -14,6 +14,7 @@ pub mod function;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod index;
+pub mod memory;
 pub mod metrics;
 pub mod peer;
 pub mod probe;

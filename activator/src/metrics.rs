@@ -99,7 +99,13 @@ const LIMIT_REACHED: MetricDoc = doc(
     "pilotlight_limit_reached_total",
     "counter",
     &["limit"],
-    "Client connections and streams ended because of a limit: flood, idle, slow-head, slow-reader or slow-stream",
+    "Client connections and streams ended because of a limit: address, flood, idle, slow-head, slow-reader or slow-stream",
+);
+const SHORTAGE: MetricDoc = doc(
+    "pilotlight_memory_shortage",
+    "gauge",
+    &[],
+    "How short memory is: 0 not, 1 nothing is held and idle connections are closed, 2 nothing new is taken",
 );
 const TUNNELS: MetricDoc =
     doc("pilotlight_tunnels", "gauge", &[], "Upgraded connections, such as WebSocket's, that are open");
@@ -142,6 +148,7 @@ pub const ALL: &[MetricDoc] = &[
     CONNECTIONS,
     LIMIT_REACHED,
     TUNNELS,
+    SHORTAGE,
     RETRIES,
     SCALE_ERRORS,
     WATCH_ERRORS,
@@ -193,6 +200,8 @@ pub struct Metrics {
     pub limit_reached: IntCounterVec,
     /// Open upgraded connections.
     pub tunnels: IntGauge,
+    /// How short memory is.
+    pub shortage: IntGauge,
     /// Errors of watches.
     pub watch_errors: IntCounterVec,
     lease_wait: Histogram,
@@ -229,6 +238,7 @@ impl Metrics {
             connections: registered(registry, IntGauge::with_opts(opts(CONNECTIONS))?)?,
             limit_reached: counter(LIMIT_REACHED)?,
             tunnels: registered(registry, IntGauge::with_opts(opts(TUNNELS))?)?,
+            shortage: registered(registry, IntGauge::with_opts(opts(SHORTAGE))?)?,
             watch_errors: counter(WATCH_ERRORS)?,
             lease_wait: histogram(LEASE_WAIT, &LEASE_BUCKETS)?.with_label_values::<&str>(&[]),
         })

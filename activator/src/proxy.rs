@@ -25,6 +25,7 @@ mod pool;
 mod rate;
 mod repeat;
 mod respond;
+mod room;
 mod server;
 mod sessions;
 mod socket;
@@ -73,6 +74,7 @@ pub(crate) use self::{
 use crate::{
     function::{Acquired, FunctionState, Process, Timeouts, Wish},
     index::SharedRoutes,
+    memory::Shortage,
     metrics::{Metrics, Source},
     probe,
     tls::Redirect,
@@ -136,8 +138,10 @@ impl Proxy {
         // body came too slowly the rest of it would.
         let unfinished = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT)
             && response.body().is_ours();
+        // An open connection is memory too.
+        let full = self.process.memory().shortage() == Shortage::Full;
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if (unfinished || self.process.leaving()) && version <= Version::HTTP_11 && !upgraded {
+        if (unfinished || full || self.process.leaving()) && version <= Version::HTTP_11 && !upgraded {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -150,6 +154,9 @@ impl Proxy {
         asked: Asked,
         began: Instant,
     ) -> Result<Routed<'a>, ProxyError> {
+        if self.process.memory().shortage() == Shortage::Full {
+            return Err(ProxyError::MemoryFull);
+        }
         let host = strict::check(request)?;
         let path = request.uri().path();
         let name = host.as_ref().map(strict::host_name).unwrap_or_default();

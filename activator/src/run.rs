@@ -18,6 +18,7 @@ use crate::{
     drain::{self, Rest},
     function::Process,
     index::{Index, watch},
+    memory,
     metrics::Metrics,
     peer::{Flock, PeerMetrics, Peers, SILENCE},
     proxy::{Connections, Front, Limits, Port, Proxy, Sessions, TraceIds, Tunnels, serve, serve_with},
@@ -53,13 +54,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         Admin { registry, index: Arc::clone(&index), synced, process: Arc::clone(&process) },
     )
     .await?;
-    serve_state(&config, &sessions, &index, limits(&config, &metrics)).await?;
+    serve_state(&config, &sessions, &index, limits(&config, &process, &metrics)).await?;
     tokio::spawn(Autoscaler::new(client.clone()).run(pokes));
     tokio::spawn(status::run(client, Arc::clone(&index)));
 
     let stop = CancellationToken::new();
     let told = tokio::spawn(drain::until_told(Arc::clone(&process), config.drain_delay, stop.clone()));
-    let limits = limits(&config, &metrics);
+    let limits = limits(&config, &process, &metrics);
+    if let Some(budget) = config.memory_budget {
+        tokio::spawn(memory::watch(Arc::clone(process.memory()), budget, metrics.shortage.clone()));
+    }
     let (tls, redirect) = tls.map_or((None, None), |tls| (Some(tls.port), tls.redirect));
     let tunnels = Tunnels::new(metrics.tunnels.clone());
     let proxy = Arc::new(Proxy {
@@ -84,12 +88,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn limits(config: &Config, metrics: &Metrics) -> Limits {
+fn limits(config: &Config, process: &Process, metrics: &Metrics) -> Limits {
     Limits {
-        connections: config.max_connections,
+        from_one_address: config.max_connections_per_address,
         clocks: config.clocks,
         rate: config.rate,
-        reached: metrics.limit_reached.clone(),
+        ..Limits::new(config.max_connections, process, metrics)
     }
 }
 

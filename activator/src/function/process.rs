@@ -9,7 +9,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::FunctionState;
-use crate::{peer::PeerView, slots::Holding};
+use crate::{
+    memory::{Memory, Shortage},
+    peer::PeerView,
+    slots::Holding,
+};
 
 /// What the functions of one process share.
 #[derive(Debug)]
@@ -21,6 +25,7 @@ pub struct Process {
     leaving: AtomicBool,
     ending: AtomicBool,
     view: ArcSwap<PeerView>,
+    memory: Arc<Memory>,
     pokes: mpsc::UnboundedSender<Arc<FunctionState>>,
 }
 
@@ -39,9 +44,15 @@ impl Process {
             leaving: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             view: ArcSwap::from_pointee(PeerView::alone()),
+            memory: Arc::default(),
             pokes,
         };
         (Arc::new(process), receiver)
+    }
+
+    /// How short memory is.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
     }
 
     /// Counts a held request in, unless the process is full, or the function already holds as much as is left:
@@ -51,7 +62,8 @@ impl Process {
         let requests = self.requests.fetch_add(1, Ordering::Relaxed);
         let total = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let fits = u64::from(own.requests) < self.max_requests.saturating_sub(requests)
-            && own.bytes.saturating_add(bytes) <= self.max_bytes.saturating_sub(total);
+            && own.bytes.saturating_add(bytes) <= self.max_bytes.saturating_sub(total)
+            && self.memory.shortage() == Shortage::None;
         if !fits {
             self.leave(bytes);
         }

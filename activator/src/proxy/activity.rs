@@ -18,8 +18,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio_util::sync::CancellationToken;
 
+use crate::memory::{Memory, Shortage};
+
 /// How long an idle client has to close its connection once it was asked to.
 const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How long a connection may do nothing while memory is short.
+const SHORT: Duration = Duration::from_secs(4);
 
 /// How long a connection may do nothing. As Kestrel has it: 30 s and 130 s, the latter longer than what common load
 /// balancers keep idle connections for, so that it is they who close them.
@@ -29,6 +34,13 @@ pub struct Clocks {
     pub head: Duration,
     /// Between requests.
     pub idle: Duration,
+}
+
+impl Clocks {
+    /// While memory is short nobody has it for long without need.
+    fn while_short(self) -> Self {
+        Self { head: self.head.min(SHORT), idle: self.idle.min(SHORT) }
+    }
 }
 
 impl Default for Clocks {
@@ -210,6 +222,7 @@ pub(super) async fn drive<C: GracefulConnection>(
     connection: C,
     activity: &Activity,
     clocks: &Clocks,
+    memory: &Memory,
     leave: CancellationToken,
 ) -> End<C::Error> {
     let mut connection = pin!(connection);
@@ -228,7 +241,9 @@ pub(super) async fn drive<C: GracefulConnection>(
                 connection.as_mut().graceful_shutdown();
             }
             () = timer.as_mut() => {
-                let next = match activity.verdict(clocks) {
+                let short = memory.shortage() > Shortage::None;
+                let clocks = if short { clocks.while_short() } else { *clocks };
+                let next = match activity.verdict(&clocks) {
                     Verdict::Fine(next) => {
                         idle = false;
                         next

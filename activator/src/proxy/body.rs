@@ -157,7 +157,7 @@ impl RequestBody {
             abandoned: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         };
-        Self { supply, gate: None, progress: Arc::new(progress), pace: Pace::new(rate), kept: None }
+        Self { supply, gate: None, progress: Arc::new(progress), pace: Pace::of_sender(rate), kept: None }
     }
 
     /// Keeps the body until a gate opens.

@@ -1,14 +1,21 @@
-//! A client's [patience](super::rate) on the clock: it runs only while we wait for that client.
+//! A client's [patience](super::rate) on the clock: it runs only while we wait for that client, and it runs out
+//! sooner where what waits for the client is memory that others need.
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::time::Sleep;
 
 use super::rate::{MinRate, Patience};
+use crate::memory::{Memory, Shortage};
+
+/// How long a client may take nothing of a response when there is no memory left. While one is waited for, this is
+/// also how often that is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Watches one client, in one direction.
 #[derive(Debug)]
@@ -19,11 +26,18 @@ pub(super) struct Pace {
     /// Made when we first wait, which most never do. It is never set later than need be, and set again only when
     /// it fires, since bytes only move the deadline further away.
     timer: Option<Pin<Box<Sleep>>>,
+    memory: Option<Arc<Memory>>,
 }
 
 impl Pace {
-    pub(super) fn new(rate: MinRate) -> Self {
-        Self { patience: Patience::new(rate), since: None, timer: None }
+    /// For what a client sends.
+    pub(super) fn of_sender(rate: MinRate) -> Self {
+        Self { patience: Patience::new(rate), since: None, timer: None, memory: None }
+    }
+
+    /// For what a client reads, and what waits in our memory until it does.
+    pub(super) fn of_reader(rate: MinRate, memory: Arc<Memory>) -> Self {
+        Self { memory: Some(memory), ..Self::of_sender(rate) }
     }
 
     /// Bytes have moved: we wait no longer.
@@ -43,13 +57,17 @@ impl Pace {
     pub(super) fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.since.get_or_insert_with(Instant::now);
         let deadline = since + self.patience.left();
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+        let memory = self.memory.as_deref();
+        let next = |now: Instant| if memory.is_some() { deadline.min(now + LOOK) } else { deadline };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next(since).into())));
         loop {
             ready!(timer.as_mut().poll(cx));
-            if deadline <= Instant::now() {
+            let now = Instant::now();
+            let full = memory.is_some_and(|memory| memory.shortage() == Shortage::Full);
+            if deadline <= now || full && since + LOOK <= now {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset(deadline.into());
+            timer.as_mut().reset(next(now).into());
         }
     }
 }

@@ -40,6 +40,9 @@ pub(super) enum ProxyError {
         /// The path as received.
         path: String,
     },
+    /// The process has no memory left for requests.
+    #[error("this activator's memory is used up")]
+    MemoryFull,
     /// There is no slot.
     #[error(transparent)]
     Hold(#[from] HoldError),
@@ -117,6 +120,7 @@ impl ProxyError {
             }
             Self::Refused(_) => verdict(StatusCode::BAD_REQUEST, "bad-request", false, None),
             Self::NotFound { .. } => verdict(StatusCode::NOT_FOUND, "no-such-function", false, None),
+            Self::MemoryFull => verdict(StatusCode::SERVICE_UNAVAILABLE, "activator-full", false, Some(1)),
             Self::Hold(HoldError::TooManyRequests) => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, "hold-requests-exceeded", false, Some(1))
             }
@@ -269,6 +273,7 @@ mod tests {
                 false,
                 None,
             ),
+            (ProxyError::MemoryFull, 503, "activator-full", false, Some(1)),
             (HoldError::TooManyRequests.into(), 503, "hold-requests-exceeded", false, Some(1)),
             (HoldError::Overloaded.into(), 503, "overloaded", false, Some(1)),
             (timeout.into(), 504, "hold-timeout", false, Some(1)),

@@ -26,10 +26,7 @@ use hyper_util::{
 };
 use pilotlight_crds::UrlScheme;
 use prometheus::{IntCounterVec, IntGauge};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
 use tokio_util::{either::Either, sync::CancellationToken};
 
@@ -40,11 +37,18 @@ use super::{
     clients::Clients,
     framing::{MAX_FIELDS, MAX_HEAD},
     guard::Guard,
+    pace::Pace,
     rate::MinRate,
+    room::{Occupied, Room},
     socket::{SlowReader, Socket},
     streams::Streams,
 };
-use crate::tls::{Handshake, Tls};
+use crate::{
+    function::Process,
+    memory::{Memory, Shortage},
+    metrics::Metrics,
+    tls::{Handshake, Tls},
+};
 
 /// HTTP/2: streams per connection, and bytes that a client may send ahead on one stream and on all of them: as
 /// Envoy's guide for proxies at the edge has them.
@@ -71,19 +75,37 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 pub struct Limits {
     /// The most client connections at once, handshakes and tunnels included; the next one waits.
     pub connections: usize,
+    /// The most from one address; 0: no limit.
+    pub from_one_address: usize,
     /// How long they may do nothing.
     pub clocks: Clocks,
     /// How fast clients have to read.
     pub rate: MinRate,
+    /// Whether there is memory for more.
+    pub memory: Arc<Memory>,
     /// Counts what reaches a limit, by its name.
     pub reached: IntCounterVec,
+}
+
+impl Limits {
+    /// So many connections of a process, from any address, with the clocks and the rate that are the default.
+    pub fn new(connections: usize, process: &Process, metrics: &Metrics) -> Self {
+        Self {
+            connections,
+            from_one_address: 0,
+            clocks: Clocks::default(),
+            rate: MinRate::default(),
+            memory: Arc::clone(process.memory()),
+            reached: metrics.limit_reached.clone(),
+        }
+    }
 }
 
 /// What the ports of a process share: room for connections, and the end of all of them.
 #[derive(Debug)]
 pub struct Connections {
     limits: Limits,
-    room: Arc<Semaphore>,
+    room: Room,
     clients: Clients,
     stop: CancellationToken,
 }
@@ -91,7 +113,7 @@ pub struct Connections {
 impl Connections {
     /// Connections are accepted until `stop`.
     pub fn new(limits: Limits, stop: CancellationToken) -> Self {
-        let room = Arc::new(Semaphore::new(limits.connections));
+        let room = Room::new(limits.connections, limits.from_one_address);
         Self { limits, room, clients: Clients::default(), stop }
     }
 
@@ -190,12 +212,13 @@ pub async fn serve_with<S, B>(
     loop {
         let accepted = tokio::select! {
             () = connections.stop.cancelled() => return,
-            accepted = accept(&listener, &connections.room) => accepted,
+            accepted = accept(&listener, connections) => accepted,
         };
         let Some((stream, peer, room)) = accepted else { continue };
         let activity = Activity::begin();
-        let socket = Socket::new(stream, connections.limits.rate, Arc::clone(&activity), room);
         let limits = connections.limits.clone();
+        let pace = Pace::of_reader(limits.rate, Arc::clone(&limits.memory));
+        let socket = Socket::new(stream, pace, Arc::clone(&activity), room);
         let (front, builder, service_for) = (front.clone(), Arc::clone(&builder), Arc::clone(&service_for));
         // A task of its own from here on: a slow handshake keeps nobody else from being accepted.
         connections.clients.spawn(move |leave| async move {
@@ -204,7 +227,7 @@ pub async fn serve_with<S, B>(
             let stream = TokioIo::new(Guard::new(stream, Arc::clone(&activity)));
             let service = counted(service_for(caller), Arc::clone(&activity));
             let connection = builder.serve_connection_with_upgrades(stream, service);
-            let end = drive(connection, &activity, &limits.clocks, leave).await;
+            let end = drive(connection, &activity, &limits.clocks, &limits.memory, leave).await;
             if let Some(limit) = limit(&end) {
                 limits.reached.with_label_values(&[limit]).inc();
             }
@@ -279,15 +302,23 @@ impl Drop for Open {
     }
 }
 
-/// The next connection, once there is room for it. Ports that share the room do not keep it from each
-/// other while nobody comes.
+/// The next connection, once there is room and memory for it. Ports that share the room do not keep it from
+/// each other while nobody comes.
 async fn accept(
     listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    Connections { limits, room, .. }: &Connections,
+) -> Option<(TcpStream, SocketAddr, Occupied)> {
+    while limits.memory.shortage() == Shortage::Full {
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
     match listener.accept().await {
-        // The semaphore is never closed.
-        Ok((socket, peer)) => Some((socket, peer, Arc::clone(room).acquire_owned().await.ok()?)),
+        Ok((stream, peer)) => {
+            let occupied = room.enter(peer.ip()).await;
+            if occupied.is_none() {
+                limits.reached.with_label_values(&["address"]).inc();
+            }
+            occupied.map(|occupied| (stream, peer, occupied))
+        }
         Err(error) => {
             tracing::warn!(%error, "cannot accept a connection");
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -298,7 +329,7 @@ async fn accept(
 
 fn builder(limits: &Limits) -> Builder<Streams> {
     let slow = limits.reached.with_label_values(&["slow-stream"]);
-    let mut builder = Builder::new(Streams::new(limits.rate, slow));
+    let mut builder = Builder::new(Streams::new(limits.rate, Arc::clone(&limits.memory), slow));
     builder
         .http1()
         .timer(TokioTimer::new())

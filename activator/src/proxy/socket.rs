@@ -12,10 +12,9 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
 };
 
-use super::{activity::Activity, pace::Pace, rate::MinRate};
+use super::{activity::Activity, pace::Pace, room::Occupied};
 
 /// Bytes that the kernel takes from us before it can send them. It would take up to 4 MiB (`tcp_wmem`) from each
 /// connection, which counts as the container's memory and hides for minutes that a client does not read. What is
@@ -31,23 +30,18 @@ pub(crate) struct Socket {
     pace: Pace,
     activity: Arc<Activity>,
     /// Room for one connection, for as long as the socket is open: also while it is a tunnel.
-    _room: OwnedSemaphorePermit,
+    _room: Occupied,
 }
 
 impl Socket {
     /// Prepares a socket that was just accepted.
-    pub(super) fn new(
-        stream: TcpStream,
-        rate: MinRate,
-        activity: Arc<Activity>,
-        room: OwnedSemaphorePermit,
-    ) -> Self {
+    pub(super) fn new(stream: TcpStream, pace: Pace, activity: Arc<Activity>, room: Occupied) -> Self {
         // Small answers must not wait for a full packet; a socket that refuses is about to fail anyway.
         let _ = stream.set_nodelay(true);
         let options = socket2::SockRef::from(&stream);
         let _ = options.set_tcp_notsent_lowat(UNSENT);
         let _ = options.set_tcp_user_timeout(Some(UNANSWERED));
-        Self { stream, pace: Pace::new(rate), activity, _room: room }
+        Self { stream, pace, activity, _room: room }
     }
 
     /// The address of the client.
@@ -64,7 +58,9 @@ impl Socket {
     /// What became of an attempt to write.
     fn wrote(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match outcome {
-            Poll::Ready(Ok(bytes)) => self.pace.moved(bytes),
+            Poll::Ready(Ok(bytes)) => {
+                self.pace.moved(bytes);
+            }
             Poll::Ready(Err(_)) => {}
             // The ends of a tunnel agree between themselves on when to read.
             Poll::Pending if self.activity.tunnelled() => self.pace.stop(),

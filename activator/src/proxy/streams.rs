@@ -9,6 +9,7 @@ use std::{
     cell::Cell,
     future::poll_fn,
     pin::pin,
+    sync::Arc,
     task::{Poll, ready},
 };
 
@@ -16,6 +17,7 @@ use hyper::rt::Executor;
 use prometheus::IntCounter;
 
 use super::{pace::Pace, rate::MinRate};
+use crate::memory::Memory;
 
 /// What a response's body was asked for in the course of one poll of its stream.
 #[derive(Clone, Copy, Debug)]
@@ -41,13 +43,14 @@ pub(super) fn note_asked(piece: Option<usize>) {
 #[derive(Clone, Debug)]
 pub(super) struct Streams {
     rate: MinRate,
+    memory: Arc<Memory>,
     /// Counts those that were ended.
     slow: IntCounter,
 }
 
 impl Streams {
-    pub(super) fn new(rate: MinRate, slow: IntCounter) -> Self {
-        Self { rate, slow }
+    pub(super) fn new(rate: MinRate, memory: Arc<Memory>, slow: IntCounter) -> Self {
+        Self { rate, memory, slow }
     }
 }
 
@@ -56,7 +59,8 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        tokio::spawn(watch(stream, Pace::new(self.rate), self.slow.clone()));
+        let pace = Pace::of_reader(self.rate, Arc::clone(&self.memory));
+        tokio::spawn(watch(stream, pace, self.slow.clone()));
     }
 }
 

@@ -21,6 +21,7 @@ mod peers;
 mod pooled;
 mod raw;
 mod responses;
+mod shortage;
 mod slowness;
 mod smuggling;
 mod streaming;

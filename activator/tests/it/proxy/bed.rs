@@ -22,7 +22,7 @@ use pilotlight_activator::{
     metrics::Metrics,
     probe,
     proxy::{
-        Clients, Clocks, Connections, Front, Limits, MinRate, Port, Proxy, Sessions, TraceIds, Tunnels, serve,
+        Clients, Connections, Front, Limits, Port, Proxy, Sessions, TraceIds, Tunnels, serve,
     },
     tls::{Redirect, Tls},
 };
@@ -85,12 +85,7 @@ impl Bed {
         let index = Arc::new(Index::new(domains, metrics.clone(), Arc::clone(&process)));
         index.apply_function(&function("hello", spec));
         let sessions = Sessions { keys: None, store: None };
-        let mut limits = Limits {
-            connections: 1_000,
-            clocks: Clocks::default(),
-            rate: MinRate::default(),
-            reached: metrics.limit_reached.clone(),
-        };
+        let mut limits = Limits::new(1_000, &process, &metrics);
         change(&mut limits);
         let (reached, open) = (limits.reached.clone(), metrics.connections.clone());
         let tunnels = Tunnels::new(metrics.tunnels.clone());
