@@ -88,7 +88,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let limits = Limits::new(20_000, &process, &metrics);
     if let Some(budget) = args.memory_budget {
         let memory = Arc::clone(process.memory());
-        tokio::spawn(memory::watch(memory, budget.get(), metrics.shortage.clone()));
+        memory::watch(memory, budget.get(), metrics.shortage.clone())?;
     }
     let tunnels = Tunnels::new(metrics.tunnels.clone());
     let proxy = Arc::new(Proxy {

@@ -133,6 +133,11 @@ pub enum ConfigError {
     /// There is nothing to serve with.
     #[error("PILOTLIGHT_MAX_CONNECTIONS must be at least 1")]
     NoConnections,
+    /// Every connection would be closed at once.
+    #[error(
+        "PILOTLIGHT_HEAD_TIMEOUT, PILOTLIGHT_IDLE_TIMEOUT and PILOTLIGHT_STALL_TIMEOUT must be at least 1s"
+    )]
+    NoTime,
 }
 
 /// How TLS is ended.
@@ -233,6 +238,10 @@ impl TryFrom<Args> for Config {
         } = args;
         if max_connections == 0 {
             return Err(ConfigError::NoConnections);
+        }
+        if [head_timeout, idle_timeout, stall_timeout].iter().any(|time| time.get() < Duration::from_secs(1))
+        {
+            return Err(ConfigError::NoTime);
         }
         let ranges = trusted_proxies.iter().map(|range| range.trim()).filter(|range| !range.is_empty());
         let flock = flock(pod_uid, pod_namespace, peer_selector, peer_addr.port())?;

@@ -6,6 +6,10 @@
 //! Life of a decision: [`function`] pokes the [`autoscaler`], which looks, decides and orders.
 //! Reading order: `proxy.rs`, `function.rs`, `slots.rs`, `autoscaler.rs`, `autoscaler/decide.rs`.
 
+/// Gives back to the kernel what is freed, and soon: [`memory`] is measured from outside.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 pub mod admin;
 pub mod autoscaler;
 pub mod config;

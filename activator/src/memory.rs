@@ -5,15 +5,17 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicI64, AtomicU8, Ordering},
     },
     time::Duration,
 };
 
 use prometheus::IntGauge;
 
-/// How often it is measured: what a fast network can bring meanwhile fits into what is kept free.
+/// How often it is measured.
 const EVERY: Duration = Duration::from_millis(100);
+/// What a request makes us keep, generously. Between two looks no more are taken than there is room for.
+const REQUEST: u64 = 128 * 1024;
 
 /// How short memory is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,14 +49,30 @@ impl Shortage {
     }
 }
 
-/// The shortage of the moment, for everybody who needs memory.
-#[derive(Debug, Default)]
-pub struct Memory(AtomicU8);
+/// The memory of the moment, for everybody who needs some.
+#[derive(Debug)]
+pub struct Memory {
+    shortage: AtomicU8,
+    /// Requests for which there is room until the next look; `i64::MAX`: nobody looks.
+    room: AtomicI64,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { shortage: AtomicU8::new(0), room: AtomicI64::new(i64::MAX) }
+    }
+}
 
 impl Memory {
+    /// Takes the memory of one request, if there is any.
+    pub fn take_request(&self) -> bool {
+        let unlimited = self.room.load(Ordering::Relaxed) == i64::MAX;
+        self.shortage() < Shortage::Full && (unlimited || self.room.fetch_sub(1, Ordering::Relaxed) > 0)
+    }
+
     /// How short it is.
     pub fn shortage(&self) -> Shortage {
-        match self.0.load(Ordering::Relaxed) {
+        match self.shortage.load(Ordering::Relaxed) {
             0 => Shortage::None,
             1 => Shortage::High,
             _ => Shortage::Full,
@@ -63,27 +81,37 @@ impl Memory {
 
     /// Says how short it is.
     pub fn set(&self, shortage: Shortage) {
-        self.0.store(shortage as u8, Ordering::Relaxed);
+        self.shortage.store(shortage as u8, Ordering::Relaxed);
+    }
+
+    /// So much of a budget is used.
+    fn look(&self, used: u64, budget: u64) {
+        let before = self.shortage();
+        let shortage = Shortage::of(used, budget, before);
+        if shortage != before {
+            tracing::warn!(used, budget, ?before, ?shortage, "memory");
+        }
+        self.set(shortage);
+        let room = (budget / 100 * Shortage::FULL).saturating_sub(used) / REQUEST;
+        self.room.store(i64::try_from(room).unwrap_or(i64::MAX - 1), Ordering::Relaxed);
     }
 }
 
-/// Measures for as long as the process lives.
-pub async fn watch(memory: Arc<Memory>, budget: u64, shown: IntGauge) {
-    loop {
+/// Measures for as long as the process lives. On a thread of its own: a runtime that has too much to do would come
+/// to it late, and that is when it is needed.
+///
+/// # Errors
+/// When there can be no thread.
+pub fn watch(memory: Arc<Memory>, budget: u64, shown: IntGauge) -> io::Result<()> {
+    let watch = move || loop {
         match used() {
-            Ok(used) => {
-                let before = memory.shortage();
-                let shortage = Shortage::of(used, budget, before);
-                if shortage != before {
-                    tracing::warn!(used, budget, ?before, ?shortage, "memory");
-                }
-                memory.set(shortage);
-                shown.set(shortage as i64);
-            }
+            Ok(used) => memory.look(used, budget),
             Err(error) => tracing::warn!(%error, "cannot tell how much memory is used"),
         }
-        tokio::time::sleep(EVERY).await;
-    }
+        shown.set(memory.shortage() as i64);
+        std::thread::sleep(EVERY);
+    };
+    std::thread::Builder::new().name("memory".into()).spawn(watch).map(drop)
 }
 
 /// Bytes that count against a container's limit and that no pressure of the kernel gives back: the process's own,
@@ -126,6 +154,16 @@ mod tests {
         for (before, percent, expected) in rows {
             assert_eq!(Shortage::of(percent << 20, 100 << 20, before), expected, "{before:?}, {percent} %");
         }
+    }
+
+    #[test]
+    fn no_more_is_taken_than_there_is_room_for() {
+        let memory = Memory::default();
+        assert!((0..100_000).all(|_| memory.take_request()), "without a budget, any number");
+        memory.look(90 << 20, 200 << 20);
+        assert_eq!((0..10_000).filter(|_| memory.take_request()).count(), 90 * 8);
+        memory.look(190 << 20, 200 << 20);
+        assert!(!memory.take_request());
     }
 
     #[test]

@@ -138,8 +138,11 @@ impl Proxy {
         // body came too slowly the rest of it would.
         let unfinished = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT)
             && response.body().is_ours();
-        // An open connection is memory too.
+        // An open connection is memory too, and so is a body that waits for its stream's window.
         let full = self.process.memory().shortage() == Shortage::Full;
+        if full && version > Version::HTTP_11 && response.body().is_ours() {
+            *response.body_mut() = ResponseBody::empty();
+        }
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if (unfinished || full || self.process.leaving()) && version <= Version::HTTP_11 && !upgraded {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -154,7 +157,7 @@ impl Proxy {
         asked: Asked,
         began: Instant,
     ) -> Result<Routed<'a>, ProxyError> {
-        if self.process.memory().shortage() == Shortage::Full {
+        if !self.process.memory().take_request() {
             return Err(ProxyError::MemoryFull);
         }
         let host = strict::check(request)?;

@@ -62,7 +62,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let told = tokio::spawn(drain::until_told(Arc::clone(&process), config.drain_delay, stop.clone()));
     let limits = limits(&config, &process, &metrics);
     if let Some(budget) = config.memory_budget {
-        tokio::spawn(memory::watch(Arc::clone(process.memory()), budget, metrics.shortage.clone()));
+        memory::watch(Arc::clone(process.memory()), budget, metrics.shortage.clone())?;
     }
     let (tls, redirect) = tls.map_or((None, None), |tls| (Some(tls.port), tls.redirect));
     let tunnels = Tunnels::new(metrics.tunnels.clone());

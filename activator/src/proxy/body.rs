@@ -320,8 +320,6 @@ impl PodBody {
         if let Poll::Ready(frame) = connection.poll_body(&mut self.body, cx) {
             self.last = Instant::now();
             self.ended = frame.is_none() || self.body.is_end_stream();
-            let piece = frame.as_ref().and_then(|frame| frame.as_ref().ok());
-            note_asked(piece.map(|piece| piece.data_ref().map_or(0, Bytes::len)));
             return match frame.transpose() {
                 Ok(frame) => Poll::Ready(frame.map(Ok)),
                 Err(error) => {
@@ -331,7 +329,6 @@ impl PodBody {
                 }
             };
         }
-        note_asked(None);
         let Bounds { idle, until, cut, .. } = self.bounds;
         ready!(connection.poll_overdue(until.min(self.last + idle), cx));
         let cut = if until <= self.last + idle { cut } else { Cut::Idle(idle) };
@@ -388,10 +385,15 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.0 {
+        let frame = match &mut self.0 {
             Kind::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Kind::Pod(body) => body.poll(cx),
-        }
+        };
+        note_asked(match &frame {
+            Poll::Ready(Some(Ok(piece))) => Some(piece.data_ref().map_or(0, Bytes::len)),
+            _ => None,
+        });
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -85,7 +85,7 @@ fn network(address: IpAddr) -> IpAddr {
             let mask = u128::MAX << (u128::BITS - NETWORK);
             IpAddr::V6((v6.to_bits() & mask).into())
         }
-        v4 => v4,
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
