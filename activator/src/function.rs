@@ -53,7 +53,13 @@ use crate::{
     slots::{Full, Place, Slots},
 };
 
-type Waiter = oneshot::Sender<Result<Slot, HoldError>>;
+/// A held request.
+#[derive(Debug)]
+struct Waiter {
+    sender: oneshot::Sender<Result<Slot, HoldError>>,
+    /// The pod that it would best go to, if that has a slot when its turn comes.
+    preferred: Option<PodRef>,
+}
 
 /// One function at run time.
 #[derive(Debug)]
@@ -133,13 +139,6 @@ pub struct Wish<'a> {
     pub until: Option<Instant>,
 }
 
-impl Inner {
-    /// Whether a pod has requests in flight, here or, as far as is known, elsewhere.
-    fn is_busy(&self, pod: &PodRef) -> bool {
-        self.slots.in_flight_on(pod) > 0 || self.role.ledger().is_some_and(|ledger| ledger.busy(&pod.uid))
-    }
-}
-
 impl FunctionState {
     /// A function of which only the spec is known.
     pub fn new(
@@ -208,7 +207,7 @@ impl FunctionState {
                 self.note_level(&mut inner, began);
                 return Ok(Acquired { slot: Slot::new(Arc::clone(self), pod), held: None, cold: false });
             }
-            self.hold(&mut inner, &config, wish.bytes, began)?
+            self.hold(&mut inner, &config, preferred, wish.bytes, began)?
         };
         self.poke();
         let until = wish.until.unwrap_or(began + config.hold_timeout);
@@ -228,6 +227,7 @@ impl FunctionState {
         self: &'a Arc<Self>,
         inner: &mut Inner,
         config: &FunctionConfig,
+        preferred: Option<PodRef>,
         bytes: u64,
         now: Instant,
     ) -> Result<(oneshot::Receiver<Result<Slot, HoldError>>, HeldGuard<'a>, bool), HoldError> {
@@ -241,8 +241,10 @@ impl FunctionState {
             return Err(HoldError::ProcessFull);
         }
         let (sender, receiver) = oneshot::channel();
-        let Place { ticket, pushed_out } =
-            inner.slots.hold(sender, bytes, config.hold, now).map_err(|(_, full)| {
+        let Place { ticket, pushed_out } = inner
+            .slots
+            .hold(Waiter { sender, preferred }, bytes, config.hold, now)
+            .map_err(|(_, full)| {
                 self.process.leave(bytes);
                 match full {
                     Full::Requests => HoldError::TooManyRequests,
@@ -288,7 +290,7 @@ impl FunctionState {
     /// Hands slots to those who waited. Not under the lock: a caller who has just gone gives his back.
     fn deliver(self: &Arc<Self>, grants: impl IntoIterator<Item = crate::slots::Grant<Waiter, PodRef>>) {
         for grant in grants {
-            let _ = grant.waiter.send(Ok(Slot::new(Arc::clone(self), grant.pod)));
+            let _ = grant.waiter.sender.send(Ok(Slot::new(Arc::clone(self), grant.pod)));
         }
     }
 
@@ -304,7 +306,7 @@ impl FunctionState {
     /// Answers every held request with an error.
     fn dismiss(&self, waiters: Vec<Waiter>, error: &HoldError) {
         for waiter in waiters {
-            let _ = waiter.send(Err(error.clone()));
+            let _ = waiter.sender.send(Err(error.clone()));
         }
     }
 

@@ -318,12 +318,20 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
 
     /// Gives a free slot to the held request whose turn it is; `None` if there is no such slot or request.
     pub fn next(&mut self, now: Instant) -> Option<Grant<W, P>> {
+        self.next_by(now, |_| None)
+    }
+
+    /// The same, where a request may have a pod that it would best go to.
+    pub fn next_by(&mut self, now: Instant, preferred: impl Fn(&W) -> Option<&P>) -> Option<Grant<W, P>> {
         let found = self.front()?.found;
-        let pod = self.take_for(None)?;
+        if self.pods.iter().all(|pod| pod.free() == 0) {
+            return None;
+        }
         let slots = self.pods.iter().filter(|pod| pod.open).map(|pod| u64::from(pod.room)).sum();
         self.overload.look(Queue { held: self.held, found, slots }, now);
         // Somebody waits, as the oldest was there.
         let waiter = if self.overloaded() { self.pop_newest() } else { self.pop_oldest() }?;
+        let pod = self.take_for(preferred(&waiter))?;
         Some(Grant { waiter, pod })
     }
 
@@ -530,6 +538,19 @@ mod tests {
         }
         assert!(slots.queue.len() < 100, "{}", slots.queue.len());
         assert_eq!(served(&open(&mut slots, "a", 1)), [(0, "a")]);
+    }
+
+    #[test]
+    fn a_held_request_goes_to_the_pod_it_prefers_if_that_is_free() {
+        let mut slots = slots(1, &[]);
+        for waiter in 0..2 {
+            slots.hold(waiter, 1, BOUNDS, Instant::now()).unwrap();
+        }
+        slots.open("a", 1);
+        slots.open("b", 1);
+        let next = || slots.next_by(Instant::now(), |_| Some(&"b"));
+        let granted: Vec<_> = std::iter::from_fn(next).collect();
+        assert_eq!(served(&granted), [(0, "b"), (1, "a")]);
     }
 
     #[test]

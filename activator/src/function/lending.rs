@@ -68,7 +68,7 @@ pub(super) fn hand_out(
             (limit, book)
         }
         _ => {
-            grants.extend(std::iter::from_fn(|| slots.next(now)));
+            grants.extend(std::iter::from_fn(|| slots.next_by(now, preferred)));
             return grants;
         }
     };
@@ -80,7 +80,7 @@ pub(super) fn hand_out(
         if older.any(|(_, peer)| lend(slots, ledger, peer)) {
             continue;
         }
-        match slots.next(now) {
+        match slots.next_by(now, preferred) {
             Some(grant) => grants.push(grant),
             None => break,
         }
@@ -90,6 +90,10 @@ pub(super) fn hand_out(
         ledger.recall(limit, own);
     }
     grants
+}
+
+fn preferred(waiter: &Waiter) -> Option<&PodRef> {
+    waiter.preferred.as_ref()
 }
 
 /// Lends a peer one slot that it can use; and, when it has as many as it asked for, a share of what is free, so

@@ -13,6 +13,13 @@ pub struct ScaleDown {
     pub first: Vec<String>,
 }
 
+impl Inner {
+    /// Whether a pod has requests in flight, here or, as far as is known, elsewhere.
+    pub(super) fn is_busy(&self, pod: &PodRef) -> bool {
+        self.slots.in_flight_on(pod) > 0 || self.role.ledger().is_some_and(|ledger| ledger.busy(&pod.uid))
+    }
+}
+
 impl FunctionState {
     /// Closes the pods that have to go for `wanted` replicas to remain, idle ones first, and reopens
     /// those that need not. Returns how far the replicas can be lowered now: a pod with a request in
