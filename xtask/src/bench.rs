@@ -3,6 +3,7 @@
 mod aborts;
 mod cold;
 mod proxy;
+mod queue;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -15,6 +16,8 @@ pub(crate) enum BenchVerb {
     Cold(cold::ColdArgs),
     /// Cost of a warm request beside HAProxy, nginx and Envoy, without a cluster
     Proxy(proxy::ProxyArgs),
+    /// Twenty pods with one slot each beside an ideal queue, below and above capacity, without a cluster
+    Queue(queue::QueueArgs),
 }
 
 /// Runs one measurement.
@@ -23,5 +26,6 @@ pub(crate) fn bench(verb: &BenchVerb) -> Result<()> {
         BenchVerb::Aborts(args) => aborts::bench(args),
         BenchVerb::Cold(args) => cold::bench(args),
         BenchVerb::Proxy(args) => proxy::bench(args),
+        BenchVerb::Queue(args) => queue::bench(args),
     }
 }
