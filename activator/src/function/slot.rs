@@ -50,7 +50,9 @@ pub enum HoldError {
     #[error("as many bytes of requests wait for this function as may (hold.bytes)")]
     TooManyBytes,
     /// As many requests or bytes wait in this process as may, or of this function as the others leave it.
-    #[error("as many requests wait in this activator as may, or as its memory or this function's share allows")]
+    #[error(
+        "as many requests wait in this activator as may, or as its memory or this function's share allows"
+    )]
     ProcessFull,
     /// The function is asked for more than it can serve for good, and newer requests go first.
     #[error("the function is asked for more than it can serve, and this request has waited too long already")]

@@ -21,9 +21,7 @@ use pilotlight_activator::{
     index::{Domains, Index, ToProbe},
     metrics::Metrics,
     probe,
-    proxy::{
-        Clients, Connections, Front, Limits, Port, Proxy, Sessions, TraceIds, Tunnels, serve,
-    },
+    proxy::{Clients, Connections, Front, Limits, Port, Proxy, Sessions, TraceIds, Tunnels, serve},
     tls::{Redirect, Tls},
 };
 use pilotlight_crds::{Function, FunctionKey, FunctionSpec, FunctionStatus, ObservedPod, UrlScheme};
