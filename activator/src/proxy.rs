@@ -362,6 +362,10 @@ fn to_pod(
             if let Some(host) = routed.host.clone() {
                 parts.headers.insert(header::HOST, host);
             }
+            // Unless it is told, hyper takes it that a GET has no body, and leaves it out.
+            if body.size_hint().exact().is_none() {
+                parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
         }
         Protocol::H2c => {
             parts.version = Version::HTTP_2;

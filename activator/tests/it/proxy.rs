@@ -8,6 +8,7 @@ mod drain;
 mod elsewhere;
 mod expect;
 mod fairness;
+mod faithful;
 mod floods;
 mod flow;
 mod frames;
