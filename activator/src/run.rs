@@ -51,7 +51,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     serve_admin(
         &config,
-        Admin { registry, index: Arc::clone(&index), synced, process: Arc::clone(&process) },
+        Admin { registry, index: Arc::clone(&index), synced: synced.clone(), process: Arc::clone(&process) },
     )
     .await?;
     serve_state(&config, &sessions, &index, limits(&config, &process, &metrics)).await?;
@@ -77,6 +77,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         redirect,
         tunnels: tunnels.clone(),
     });
+    // Whoever connects before the routes are known waits to be accepted, rather than hear of no function.
+    tokio::select! { () = synced.wait() => {}, () = stop.cancelled() => {} }
     tracing::info!(addr = %config.addr, "serving");
     let connections = Connections::new(limits, stop);
     let plain = Port { listener, front: Front::Plain(config.scheme) };

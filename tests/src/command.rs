@@ -1,4 +1,4 @@
-//! The programs that users type: kubectl and helm.
+//! The programs that users type: kubectl and helm; and `cargo xtask cluster`, for faults of machines.
 
 use std::time::Duration;
 
@@ -22,6 +22,18 @@ pub async fn kubectl(arguments: &[&str]) -> Result<String> {
 /// When it cannot be run or fails; with what it said.
 pub async fn helm(arguments: &[&str]) -> Result<String> {
     run("HELM", "helm", arguments).await
+}
+
+/// Runs a verb of `cargo xtask cluster` on the cluster that it made; `None` on any other cluster, whose
+/// machines are not ours to disturb.
+///
+/// # Errors
+/// When it fails; with what it said.
+pub async fn machinery(arguments: &[&str]) -> Result<Option<String>> {
+    if std::env::var_os("PILOTLIGHT_XTASK").is_none() {
+        return Ok(None);
+    }
+    run("PILOTLIGHT_XTASK", "xtask", &[&["cluster"], arguments].concat()).await.map(Some)
 }
 
 async fn run(variable: &str, default: &str, arguments: &[&str]) -> Result<String> {

@@ -13,10 +13,11 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::{Cluster, NAMESPACE, await_condition, kubectl};
+use crate::{Cluster, NAMESPACE, await_condition, kubectl, machinery};
 
 /// A restarted activator first serves for 5 s more, then waits up to 30 s for requests in flight.
 const ROLLOUT: Duration = Duration::from_secs(90);
+const ACTIVATOR: &str = "pilotlight-activator";
 const REDIS: &str = "pilotlight-redis";
 
 /// Restarts a component as `kubectl rollout restart` does, and waits until only new pods are left.
@@ -117,4 +118,80 @@ pub async fn stall_redis(cluster: &Cluster, pause: Duration) -> Result<()> {
     ])
     .await
     .map(drop)
+}
+
+/// Whether the cluster's machines may be disturbed; says so if not.
+pub fn machines_are_ours() -> bool {
+    let ours = std::env::var_os("PILOTLIGHT_XTASK").is_some();
+    if !ours {
+        println!("not run: only in a cluster of `cargo xtask` may machines and the API server be disturbed");
+    }
+    ours
+}
+
+/// Does something to the container of a pod as its node's runtime can: `kill -s SIGKILL`, `pause`, `resume`.
+///
+/// # Errors
+/// When the pod has no container, or the runtime refuses.
+pub async fn container(pod: &Pod, task: &[&str]) -> Result<()> {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).context("no node")?;
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref());
+    let id = statuses.into_iter().flatten().find_map(|container| container.container_id.as_deref());
+    let id = id.and_then(|id| id.strip_prefix("containerd://")).context("no container")?;
+    let line = [&["exec", node, "--", "ctr", "--namespace", "k8s.io", "tasks"], task, &[id]].concat();
+    machinery(&line).await.map(drop)
+}
+
+/// Kills the container of a pod: no farewell, no grace.
+///
+/// # Errors
+/// When the runtime refuses.
+pub async fn kill(pod: &Pod) -> Result<()> {
+    container(pod, &["kill", "--signal", "SIGKILL"]).await
+}
+
+/// Takes the API server away for as long as `during` takes; it is back, and ready, afterwards.
+///
+/// # Errors
+/// Those of `during`, or when the API server does not go or come back.
+pub async fn without_api_server<T>(during: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
+    machinery(&["stop-api"]).await?;
+    let outcome = during().await;
+    machinery(&["start-api"]).await?;
+    outcome
+}
+
+/// Cuts a node off from all others for as long as `during` takes.
+///
+/// # Errors
+/// Those of `during`, or when the node cannot be cut off or joined again.
+pub async fn without_node<T>(node: &str, during: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
+    machinery(&["partition", node]).await?;
+    let outcome = during().await;
+    machinery(&["heal", node]).await?;
+    outcome
+}
+
+/// Runs an activator Deployment of `count` replicas for as long as `during` takes.
+///
+/// # Errors
+/// Those of `during`, or when the replicas do not come.
+pub async fn with_activators<T>(
+    cluster: &Cluster,
+    count: i32,
+    during: impl AsyncFnOnce() -> Result<T>,
+) -> Result<T> {
+    let deployments: Api<Deployment> = cluster.api(NAMESPACE);
+    let before = deployments.get(ACTIVATOR).await?.spec.and_then(|spec| spec.replicas).unwrap_or(1);
+    scale_activator(cluster, count).await?;
+    let outcome = during().await;
+    scale_activator(cluster, before).await?;
+    outcome
+}
+
+async fn scale_activator(cluster: &Cluster, replicas: i32) -> Result<()> {
+    let deployments: Api<Deployment> = cluster.api(NAMESPACE);
+    let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
+    deployments.patch_scale(ACTIVATOR, &PatchParams::default(), &patch).await?;
+    await_rollout(cluster, "activator").await
 }

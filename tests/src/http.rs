@@ -128,6 +128,11 @@ impl Caller {
         Self { connections: Connections::New, idle: Arc::default(), ..self.clone() }
     }
 
+    /// The same host, at another address: one activator of several.
+    pub fn at(&self, address: &str) -> Self {
+        Self { address: address.into(), idle: Arc::default(), ..self.clone() }
+    }
+
     /// The same, with another deadline.
     pub fn with_deadline(&self, deadline: Duration) -> Self {
         Self { deadline, ..self.clone() }

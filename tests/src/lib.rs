@@ -20,7 +20,7 @@ mod wait;
 
 pub use crate::{
     cluster::{Cluster, NAMESPACE, image},
-    command::{helm, kubectl},
+    command::{helm, kubectl, machinery},
     http::{CallError, Caller, Connections, Reply, Timing, get, request},
     load::{Load, LoadReport, Running},
     scope::{Scope, disruptive, scoped},

@@ -42,10 +42,14 @@ pub struct LoadReport {
     pub sent: u64,
     /// Answers by status.
     pub statuses: BTreeMap<u16, u64>,
-    /// Requests without a whole answer.
+    /// Requests that never left, for want of a connection: any client may send them again.
+    pub unsent: u64,
+    /// Requests that were sent, and had no whole answer.
     pub failed: u64,
     /// The first answers that were not 200, and the first failures, with the second when they were sent.
     pub quoted: Vec<String>,
+    /// When those were to be sent that were not answered with 200, from the beginning of the load.
+    pub bad_at: Vec<Duration>,
     /// From the time when each request was to be sent to the end of its answer, in microseconds.
     pub latency: Histogram<u64>,
 }
@@ -124,7 +128,15 @@ impl Running {
 impl LoadReport {
     fn new() -> Result<Self> {
         let latency = Histogram::new_with_max(LONGEST_MICROS, DIGITS)?;
-        Ok(Self { sent: 0, statuses: BTreeMap::new(), failed: 0, quoted: Vec::new(), latency })
+        Ok(Self {
+            sent: 0,
+            statuses: BTreeMap::new(),
+            unsent: 0,
+            failed: 0,
+            quoted: Vec::new(),
+            bad_at: Vec::new(),
+            latency,
+        })
     }
 
     fn record(&mut self, Call { offset, latency, outcome }: Call) {
@@ -136,10 +148,14 @@ impl LoadReport {
                 (reply.status != 200).then(|| reply.describe())
             }
             Err(error) => {
-                self.failed += 1;
+                match error {
+                    CallError::Dial(_) => self.unsent += 1,
+                    CallError::Broken(_) | CallError::Body(_) | CallError::Deadline => self.failed += 1,
+                }
                 Some(error.to_string())
             }
         };
+        self.bad_at.extend(quote.is_some().then_some(offset));
         if let Some(quote) = quote.filter(|_| self.quoted.len() < QUOTED) {
             self.quoted.push(format!("sent at {:.2} s: {quote}", offset.as_secs_f64()));
         }
@@ -148,6 +164,11 @@ impl LoadReport {
     /// How many were answered with 200.
     pub fn good(&self) -> u64 {
         self.statuses.get(&200).copied().unwrap_or(0)
+    }
+
+    /// How many that were to be sent after this time were not answered with 200.
+    pub fn bad_after(&self, time: Duration) -> usize {
+        self.bad_at.iter().filter(|at| **at > time).count()
     }
 
     /// Latency at a quantile, from when the request was to be sent.
@@ -173,10 +194,11 @@ impl fmt::Display for LoadReport {
             self.statuses.iter().map(|(status, count)| format!("{count} x {status}")).collect();
         write!(
             f,
-            "{} sent: {}, {} failed; p50 {:.1} ms, p95 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
+            "{} sent: {}, {} failed, {} without a connection; p50 {:.1} ms, p95 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
             self.sent,
             statuses.join(", "),
             self.failed,
+            self.unsent,
             millis(0.5),
             millis(0.95),
             millis(0.99),

@@ -114,6 +114,10 @@ enum ClusterVerb {
     Partition { node: Node },
     /// End a partition
     Heal { node: Node },
+    /// End the API server as a crash would
+    StopApi,
+    /// Start the API server again
+    StartApi,
     /// Make an address of the cluster reachable at a port of 127.0.0.1
     Forward {
         port: u16,
@@ -173,6 +177,8 @@ impl ClusterVerb {
             Self::Logs { component, node, follow } => show(&open()?.log(node, &component)?, follow),
             Self::Partition { node } => open()?.set_link(node, false),
             Self::Heal { node } => open()?.set_link(node, true),
+            Self::StopApi => open()?.stop_api(),
+            Self::StartApi => open()?.start_api(),
             Self::Forward { port, address } => open()?.forward(port, &address),
         }
     }

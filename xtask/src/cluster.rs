@@ -14,6 +14,7 @@ mod machine;
 pub(crate) mod names;
 mod network;
 mod node;
+mod outage;
 mod owned;
 pub(crate) mod relay;
 mod status;

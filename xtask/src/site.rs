@@ -83,6 +83,11 @@ impl Site {
             .env("KUBECONFIG", &self.kubeconfig)
             .env("PILOTLIGHT_IMAGES", &self.image_registry)
             .env("PILOTLIGHT_TAG", "dev");
+        // So that tests can disturb the machines of a cluster of ours, and never those of a user's.
+        match std::env::current_exe() {
+            Ok(own) if self.cluster.is_some() => command.env("PILOTLIGHT_XTASK", own),
+            _ => command.env_remove("PILOTLIGHT_XTASK"),
+        };
         command
     }
 

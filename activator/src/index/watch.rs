@@ -1,8 +1,9 @@
 //! The watches that feed the index. One bad object is logged and skipped; an API server that is away
 //! leaves what is known as it is.
 
-use std::{collections::HashSet, fmt::Debug, sync::Arc};
+use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
 
+use backon::ExponentialBuilder;
 use futures_util::{StreamExt, pin_mut};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
@@ -10,7 +11,7 @@ use kube::{
     core::DeserializeGuard,
     runtime::{
         WatchStreamExt,
-        watcher::{self, Event},
+        watcher::{self, Event, ExponentialBackoff},
     },
 };
 use pilotlight_crds::{
@@ -145,6 +146,14 @@ impl Synced {
         self.0.extend(more);
         self
     }
+
+    /// Waits until every watch has listed everything once.
+    pub async fn wait(mut self) {
+        for one in &mut self.0 {
+            // A watch ends only with the process.
+            let _ = one.wait_for(|synced| *synced).await;
+        }
+    }
 }
 
 /// Follows Functions, pods and Deployments of the whole cluster until the process ends.
@@ -159,6 +168,14 @@ pub fn start_watches(client: &Client, index: &Arc<Index>, metrics: &Metrics) -> 
     ])
 }
 
+/// Cold starts wait for the watches: after an outage of the API server they are back within a second, where
+/// kube's own pauses grow to half a minute. Jitter keeps several activators apart.
+fn backoff() -> ExponentialBackoff {
+    let (first, longest) = (Duration::from_millis(100), Duration::from_secs(1));
+    let pauses = ExponentialBuilder::new().with_min_delay(first).with_max_delay(longest);
+    pauses.without_max_times().with_jitter().into()
+}
+
 pub(crate) fn follow<F: Follow>(
     api: Api<F::Object>,
     config: watcher::Config,
@@ -168,7 +185,7 @@ pub(crate) fn follow<F: Follow>(
     let (synced, receiver) = watch::channel(false);
     let errors = metrics.watch_errors.with_label_values(&[F::KIND]);
     tokio::spawn(async move {
-        let events = kube::runtime::watcher(api, config).default_backoff();
+        let events = kube::runtime::watcher(api, config).backoff(backoff());
         pin_mut!(events);
         let mut known = Known::default();
         while let Some(event) = events.next().await {

@@ -1,7 +1,7 @@
 //! The hello function: what it answers, and how it starts and ends.
 //!
 //! `GET /` is the function. The other paths are for trying Pilotlight out: `/sleep?ms=N`, `/whoami`,
-//! `/echo`, `/status/{code}`. Reading order: [`router`], [`serve`], then `count` for how requests are
+//! `/echo`, `/allocate?mib=N&ms=M`, `/status/{code}`. Reading order: [`router`], [`serve`], then `count` for how requests are
 //! counted.
 
 mod count;
@@ -38,6 +38,9 @@ const SESSION_HEADER: &str = "pilotlight-session-id";
 /// The longest that `/sleep` sleeps.
 const LONGEST_SLEEP: Duration = Duration::from_secs(600);
 
+/// The most that `/allocate` allocates, in MiB.
+const LARGEST_ALLOCATION_MIB: usize = 4096;
+
 /// What every request can see.
 #[derive(Clone, Debug)]
 struct Pod {
@@ -53,6 +56,7 @@ pub fn router() -> Router {
         .route("/whoami", any(whoami))
         .route("/sleep", any(sleep_for))
         .route("/echo", any(echo))
+        .route("/allocate", any(allocate))
         .route("/status/{code}", any(status))
         .layer(middleware::from_fn_with_state(pod.counter.clone(), count::in_flight))
         .with_state(pod)
@@ -89,6 +93,25 @@ async fn sleep_for(State(pod): State<Pod>, Query(Sleep { ms }): Query<Sleep>) ->
     }
     sleep(span).await;
     format!("{} slept {ms} ms\n", pod.hostname).into_response()
+}
+
+#[derive(Deserialize)]
+struct Allocate {
+    mib: usize,
+    ms: u64,
+}
+
+/// Occupies memory for a while.
+async fn allocate(Query(Allocate { mib, ms }): Query<Allocate>) -> Response {
+    if mib > LARGEST_ALLOCATION_MIB || Duration::from_millis(ms) > LONGEST_SLEEP {
+        let most = LONGEST_SLEEP.as_millis();
+        let text = format!("mib must be at most {LARGEST_ALLOCATION_MIB}, ms at most {most}\n");
+        return (StatusCode::BAD_REQUEST, text).into_response();
+    }
+    // Not zeros: those the kernel would only promise.
+    let memory = vec![1_u8; mib << 20];
+    sleep(Duration::from_millis(ms)).await;
+    format!("{} MiB for {ms} ms\n", std::hint::black_box(memory).len() >> 20).into_response()
 }
 
 /// Sends the body back as it comes, without waiting for its end.

@@ -96,3 +96,11 @@ async fn status_answers_with_the_code_asked_for() {
         assert_eq!(status, expected, "{code}");
     }
 }
+
+#[tokio::test]
+async fn memory_is_allocated_within_bounds() {
+    let address = start().await;
+    let small = call(&address, "POST /allocate?mib=2&ms=1 HTTP/1.1", "").await;
+    assert_eq!(small, (200, "2 MiB for 1 ms\n".to_owned()));
+    assert_eq!(call(&address, "POST /allocate?mib=5000&ms=1 HTTP/1.1", "").await.0, 400);
+}

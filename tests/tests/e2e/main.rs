@@ -4,9 +4,11 @@
 //! functions. `cargo xtask test` brings the cluster; with one of your own, `KUBECONFIG` names it.
 
 mod api;
+mod deaths;
 mod faults;
 mod helm;
 mod holding;
+mod outages;
 mod proxying;
 mod rollout;
 mod scaling;

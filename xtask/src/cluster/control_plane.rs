@@ -14,18 +14,37 @@ use crate::run;
 /// 2 to 4 s on two idle cores.
 const API_STARTS: Duration = Duration::from_secs(60);
 
+/// The API server's program.
+pub(crate) const API_SERVER: &str = "kube-apiserver";
+
 const ETCD: &str = "http://127.0.0.1:2379";
 const ETCD_PEER: &str = "http://127.0.0.1:2380";
 
 /// Starts etcd and the API server, and does not wait for them.
 pub(crate) fn start(machine: &Machine, daemons: &mut Daemons) -> Result<()> {
     daemons.start(machine, "etcd", "etcd", &etcd_arguments())?;
-    daemons.start(machine, "apiserver", &inside("bin/kube-apiserver"), &api_arguments())
+    start_api(machine, daemons)
+}
+
+/// Starts the API server, and does not wait for it.
+fn start_api(machine: &Machine, daemons: &mut Daemons) -> Result<()> {
+    daemons.start(machine, "apiserver", &inside(format!("bin/{API_SERVER}")), &api_arguments())
+}
+
+/// Starts the API server again after an outage, and waits until it is ready.
+pub(crate) fn restart_api(machine: &Machine) -> Result<()> {
+    let mut daemons = Daemons::default();
+    start_api(machine, &mut daemons)?;
+    await_api(machine, &mut daemons)
+}
+
+fn await_api(machine: &Machine, daemons: &mut Daemons) -> Result<()> {
+    daemons.wait("apiserver", "the API server is ready", API_STARTS, || Ok(api_is_ready(machine)))
 }
 
 /// Waits for the API server, then starts what would give up if it came earlier.
 pub(crate) fn finish(machine: &Machine, daemons: &mut Daemons) -> Result<()> {
-    daemons.wait("apiserver", "the API server is ready", API_STARTS, || Ok(api_is_ready(machine)))?;
+    await_api(machine, daemons)?;
     let arguments = controller_manager_arguments();
     daemons.start(machine, "controller-manager", &inside("bin/kube-controller-manager"), &arguments)?;
     let arguments = client_arguments("kube-scheduler");

@@ -29,7 +29,7 @@ impl Cluster {
     }
 
     /// Name, process and resident memory in KiB of what runs in a node, containers excluded.
-    fn components(&self, node: Node) -> Vec<(String, u32, u64)> {
+    pub(super) fn components(&self, node: Node) -> Vec<(String, u32, u64)> {
         let mut found: Vec<_> = self
             .cgroups
             .own_processes(node)

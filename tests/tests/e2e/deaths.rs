@@ -1,0 +1,150 @@
+//! Pods that are killed, run out of memory, or take requests and never answer: what was in flight there may
+//! be lost if it cannot be repeated, and nothing else.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use http::Method;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use pilotlight_tests::{
+    Load, Scope, await_condition,
+    faults::{container, kill, machines_are_ours},
+    objects::hello,
+    request, scoped,
+};
+use serde_json::json;
+
+use crate::support::{END, START, expect_ok, expect_problem, pod_of};
+
+/// The pod of `pods` that answered a request.
+fn answered<'a>(pods: &'a [Pod], name: &str) -> Result<&'a Pod> {
+    pods.iter().find(|pod| pod.name_any() == name).with_context(|| format!("{name} is none of the pods"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_pod_loses_no_request_that_can_be_repeated() -> Result<()> {
+    if !machines_are_ours() {
+        return Ok(());
+    }
+    scoped(async |scope| {
+        let caller = scope.deploy("hello", hello(json!({ "scaling": { "warm": 2 } }))).await?;
+        let pods = scope.await_pods("hello", 2, START).await?;
+        // About two in flight in each pod at any time.
+        let load = Load::new(&caller, "/sleep?ms=100", 40.0).start();
+        let victim = answered(&pods, &pod_of(&caller.get("/").await?)?)?;
+        kill(victim).await?;
+        await_condition(START, "the container was started again", async || {
+            let pod = scope.api::<Pod>().get(&victim.name_any()).await?;
+            ensure!(restarts(&pod) > 0, "no restart so far");
+            Ok(())
+        })
+        .await?;
+        load.stop().await?.all_answered()
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_a_killed_pod_may_have_done_is_not_repeated() -> Result<()> {
+    if !machines_are_ours() {
+        return Ok(());
+    }
+    scoped(async |scope| {
+        let caller = scope.deploy("hello", hello(json!({ "scaling": { "warm": 1 } }))).await?;
+        let pods = scope.await_pods("hello", 1, START).await?;
+        let post = caller.clone();
+        let posted =
+            tokio::spawn(async move { post.send(request(Method::POST, "/sleep?ms=30000", "")).await });
+        busy(scope, 1).await?;
+        kill(&pods[0]).await?;
+        let reply = posted.await??;
+        let problem = expect_problem(&reply, 502, "pod-broke-off")?;
+        ensure!(problem["reached_pod"] == true, "{problem}");
+        // The next request is held until the container serves again.
+        expect_ok(&caller.get("/").await?)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_out_of_memory_costs_the_request_that_took_it() -> Result<()> {
+    scoped(async |scope| {
+        let memory = json!({ "limits": { "memory": "64Mi" }, "requests": { "memory": "16Mi" } });
+        let spec = hello(json!({ "resources": memory, "scaling": { "warm": 2 } }));
+        let caller = scope.deploy("hello", spec).await?;
+        scope.await_pods("hello", 2, START).await?;
+        let load = Load::new(&caller, "/", 20.0).start();
+        let greedy = caller.send(request(Method::POST, "/allocate?mib=256&ms=1000", "")).await?;
+        let problem = expect_problem(&greedy, 502, "pod-broke-off")?;
+        ensure!(problem["reached_pod"] == true, "{problem}");
+        await_condition(START, "the kubelet says why", async || {
+            let pods = scope.pods("hello").await?;
+            ensure!(pods.iter().any(|pod| last_end(pod) == Some("OOMKilled".into())), "{:?}", ends(&pods));
+            Ok(())
+        })
+        .await?;
+        load.stop().await?.all_answered()
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_never_answers_is_used_last() -> Result<()> {
+    const FIRST_BYTE: Duration = Duration::from_secs(2);
+    if !machines_are_ours() {
+        return Ok(());
+    }
+    scoped(async |scope| {
+        let timeouts = json!({ "firstByte": format!("{}s", FIRST_BYTE.as_secs()) });
+        let spec =
+            hello(json!({ "timeouts": timeouts, "concurrency": 10, "scaling": { "warm": 2, "max": 2 } }));
+        let caller = scope.deploy("hello", spec).await?;
+        let pods = scope.await_pods("hello", 2, START).await?;
+        // Its port goes on accepting: the kernel does that by itself.
+        container(&pods[0], &["pause"]).await?;
+        let report = Load::new(&caller, "/", 40.0).run(Duration::from_secs(10)).await;
+        container(&pods[0], &["resume"]).await?;
+        let report = report?;
+        println!("with a pod that never answers: {report}");
+        let lost = report.sent - report.good();
+        // It gets its share until the first one is overdue; from then on the other pod is preferred.
+        ensure!(lost <= 40 * FIRST_BYTE.as_secs(), "{lost} requests were lost: {report}");
+        let late = report.bad_after(FIRST_BYTE + Duration::from_secs(1));
+        ensure!(late == 0, "{late} requests failed after the first ones were overdue: {report}");
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until the function has `count` requests in flight.
+async fn busy(scope: &Scope, count: u64) -> Result<()> {
+    await_condition(END, &format!("{count} in flight"), async || {
+        let key = format!("{}/hello", scope.namespace);
+        let functions = scope.cluster.debug_functions().await?;
+        let in_flight: u64 = functions
+            .iter()
+            .filter(|function| function["function"] == key.as_str())
+            .filter_map(|function| function["in_flight"].as_u64())
+            .sum();
+        ensure!(in_flight >= count, "{in_flight}");
+        Ok(())
+    })
+    .await
+}
+
+fn restarts(pod: &Pod) -> i32 {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    statuses.into_iter().flatten().map(|container| container.restart_count).sum()
+}
+
+/// Why the container of a pod ended the last time.
+fn last_end(pod: &Pod) -> Option<String> {
+    let container = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
+    let states = [container.last_state.as_ref(), container.state.as_ref()];
+    states.into_iter().flatten().find_map(|state| state.terminated.as_ref()?.reason.clone())
+}
+
+fn ends(pods: &[Pod]) -> Vec<Option<String>> {
+    pods.iter().map(last_end).collect()
+}
