@@ -1,5 +1,7 @@
 //! Bodies as they cross the proxy: streamed, watched for silence, and bound to what they hold on to.
 
+mod progress;
+
 use std::{
     error::Error,
     pin::Pin,
@@ -8,7 +10,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -17,6 +19,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
+pub(super) use self::progress::Progress;
 use super::{
     connection::Connection,
     expect::Gate,
@@ -27,81 +30,9 @@ use super::{
     repeat::{Kept, Supply},
     streams::note_asked,
 };
-use crate::function::{Slot, Timeouts};
+use crate::function::Slot;
 
 type BoxError = Box<dyn Error + Send + Sync>;
-
-/// How far a request's body has come, for whoever waits for the response.
-#[derive(Debug)]
-pub(super) struct Progress {
-    began: Instant,
-    /// Milliseconds after `began` of the last piece.
-    last: AtomicU64,
-    ended: AtomicBool,
-    broken: AtomicBool,
-    /// Whether the pod waits for more, and the client has not sent it.
-    waiting: AtomicBool,
-    slow: AtomicBool,
-    answered: AtomicBool,
-    /// Whether the body still waits for the pod to ask for it.
-    unasked: AtomicBool,
-    /// Whether the response has ended, so that nobody wants the rest of the body.
-    abandoned: AtomicBool,
-    waker: AtomicWaker,
-}
-
-impl Progress {
-    /// Whether the client's body broke off or was malformed: then whatever follows is the client's doing.
-    pub(super) fn broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed)
-    }
-
-    /// Whether the client has sent less than the minimum rate, and the body was given up.
-    pub(super) fn slow(&self) -> bool {
-        self.slow.load(Ordering::Relaxed)
-    }
-
-    /// Whether it is the client that everybody waits for.
-    pub(super) fn waits_for_client(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed)
-    }
-
-    /// The response has begun: from now on the two are a conversation, in which a client may be silent.
-    pub(super) fn answered(&self) {
-        self.answered.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the pod has not asked for the body, which waits for that.
-    pub(super) fn unasked(&self) -> bool {
-        self.unasked.load(Ordering::Relaxed)
-    }
-
-    /// Whether all of it has been handed over.
-    pub(super) fn ended(&self) -> bool {
-        self.ended.load(Ordering::Relaxed)
-    }
-
-    /// Nobody wants the rest: whoever sends the body is to stop, and the client with it.
-    fn abandon(&self) {
-        self.abandoned.store(true, Ordering::Release);
-        self.waker.wake();
-    }
-
-    fn is_abandoned(&self, cx: &Context<'_>) -> bool {
-        self.waker.register(cx.waker());
-        self.abandoned.load(Ordering::Acquire)
-    }
-
-    fn note(&self) {
-        self.last.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
-    }
-
-    /// When the next piece, or the response's head, is overdue.
-    pub(super) fn overdue(&self, timeouts: &Timeouts) -> Instant {
-        let last = self.began + Duration::from_millis(self.last.load(Ordering::Relaxed));
-        last + if self.ended() { timeouts.first_byte } else { timeouts.idle }
-    }
-}
 
 /// A client's body on its way to a pod.
 #[derive(Debug)]
