@@ -6,12 +6,13 @@ use anyhow::{Result, ensure};
 use pilotlight_tests::{await_condition, objects::hello, objects::slow_start, scoped};
 use serde_json::json;
 
-use crate::support::{SECONDS, burst, expect_ok, expect_problem, last_cold_start, tally};
+use crate::support::{SECONDS, at_one_activator, burst, expect_ok, expect_problem, last_cold_start, tally};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_requests_than_may_wait_are_told_so_at_once() -> Result<()> {
     scoped(async |scope| {
         let caller = scope.deploy("slow", slow_start("3s", json!({ "hold": { "requests": 5 } }))).await?;
+        let caller = at_one_activator(scope, &caller).await?;
         let replies = burst(&caller, "/", 12).await;
         let expected = BTreeMap::from([("200".to_owned(), 5), ("503 hold-requests-exceeded".to_owned(), 7)]);
         ensure!(tally(&replies) == expected, "{:?}", tally(&replies));
@@ -29,6 +30,7 @@ async fn more_requests_than_may_wait_are_told_so_at_once() -> Result<()> {
 async fn more_bytes_than_may_wait_are_told_so_at_once() -> Result<()> {
     scoped(async |scope| {
         let caller = scope.deploy("slow", slow_start("2s", json!({ "hold": { "bytes": "64Ki" } }))).await?;
+        let caller = at_one_activator(scope, &caller).await?;
         let large = || pilotlight_tests::request(http::Method::POST, "/echo", vec![b'x'; 40 * 1024]);
         let (first, second) = (caller.clone(), caller.clone());
         let (first, second) = tokio::join!(first.send(large()), second.send(large()));

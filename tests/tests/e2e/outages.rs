@@ -14,7 +14,7 @@ use pilotlight_tests::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{SECONDS, START, burst, expect_ok, expect_problem, tally};
+use crate::support::{SECONDS, START, address, burst, expect_ok, expect_problem, tally};
 
 /// Many pods on a machine with two cores that runs the cluster and the tests as well.
 const MANY_STARTS: Duration = Duration::from_secs(120);
@@ -25,12 +25,6 @@ fn all_ok(replies: &[Result<Reply, CallError>]) -> Result<()> {
     let tally = tally(replies);
     ensure!(tally.keys().all(|line| line == "200"), "{tally:?}");
     Ok(())
-}
-
-/// An activator's address for callers.
-fn address(activator: &Pod) -> Result<String> {
-    let ip = activator.status.as_ref().and_then(|status| status.pod_ip.as_deref()).context("no address")?;
-    Ok(format!("{ip}:8080"))
 }
 
 fn node(pod: &Pod) -> &str {

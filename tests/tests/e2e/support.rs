@@ -109,3 +109,15 @@ pub(crate) async fn last_cold_start(scope: &Scope, name: &str) -> Result<ColdSta
     })
     .await
 }
+
+/// An activator's address for callers.
+pub(crate) fn address(activator: &Pod) -> Result<String> {
+    let ip = activator.status.as_ref().and_then(|status| status.pod_ip.as_deref()).context("no address")?;
+    Ok(format!("{ip}:8080"))
+}
+
+/// The same host, always at the same activator: bounds of what waits are those of one.
+pub(crate) async fn at_one_activator(scope: &Scope, caller: &Caller) -> Result<Caller> {
+    let activators = scope.cluster.component_pods("activator").await?;
+    Ok(caller.at(&address(activators.first().context("no activator")?)?))
+}
