@@ -21,13 +21,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     Caller,
     activity::Activity,
-    forwarded_path,
     frames::FrameBudget,
     framing::{Broken, Framing, MAX_FIELDS, MAX_HEAD},
     guard::Guard,
     headers,
     origin::Peer,
-    path, strict,
+    path,
+    request::forwarded_path,
+    strict,
     trace::{Trace, TraceIds},
 };
 use crate::{

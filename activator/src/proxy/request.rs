@@ -53,7 +53,7 @@ pub(super) fn to_pod(
 }
 
 /// Path and query without the part that was only for us; otherwise byte for byte what was received.
-fn forwarded_path(uri: &Uri, strip: usize) -> Result<PathAndQuery, ProxyError> {
+pub(super) fn forwarded_path(uri: &Uri, strip: usize) -> Result<PathAndQuery, ProxyError> {
     let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let rest = whole.get(strip..).unwrap_or("/");
     let with_slash = if rest.starts_with('/') || rest == "*" { rest.to_owned() } else { format!("/{rest}") };
