@@ -242,7 +242,9 @@ impl Plan<'_> {
 
     fn look_again(&self) -> Option<Duration> {
         let rolling = !self.observed.busy_revisions.is_empty();
-        self.decision.look_again.or_else(|| rolling.then(|| Duration::from_secs(1)))
+        // Pods that are to go may be waited for, in this activator or in another.
+        let unfinished = self.decision.replicas != self.observed.seen.replicas;
+        self.decision.look_again.or_else(|| (rolling || unfinished).then(|| Duration::from_secs(1)))
     }
 }
 

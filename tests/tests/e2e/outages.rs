@@ -21,6 +21,9 @@ const MANY_STARTS: Duration = Duration::from_secs(120);
 /// Requests go on being sent for so long after a fault, to see that it is over.
 const AFTERWARDS: Duration = Duration::from_secs(5);
 
+/// `timeouts.firstByte` of the function whose pods are cut off.
+const FIRST_BYTE: Duration = Duration::from_secs(2);
+
 fn all_ok(replies: &[Result<Reply, CallError>]) -> Result<()> {
     let tally = tally(replies);
     ensure!(tally.keys().all(|line| line == "200"), "{tally:?}");
@@ -175,7 +178,6 @@ async fn an_api_server_that_is_away_for_a_minute() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_cut_off() -> Result<()> {
-    const FIRST_BYTE: Duration = Duration::from_secs(2);
     if !machines_are_ours() {
         return Ok(());
     }
@@ -187,24 +189,28 @@ async fn a_node_that_is_cut_off() -> Result<()> {
         let lost = pods.iter().filter(|pod| node(pod) == "n2").count();
         ensure!((1..pods.len()).contains(&lost), "{lost} of {} pods are on n2", pods.len());
         // The one on this side: which activator a Service chooses is up to kube-proxy.
-        let activators = activators(&scope.cluster).await?;
-        let here = activators.iter().find(|pod| node(pod) == "n1").context("no activator on n1")?;
-        let caller: Caller = caller.at(&address(here)?);
-        let load = Load::new(&caller, "/", 40.0).start();
-        tokio::time::sleep(AFTERWARDS).await;
-        without_node("n2", async || {
-            tokio::time::sleep(AFTERWARDS * 2).await;
-            Ok(())
-        })
-        .await?;
-        let report = load.stop().await?;
-        println!("with a node cut off: {report}");
-        // What was in flight there when it was cut off is overdue after `firstByte`; nothing fails later.
-        let late = report.bad_after(AFTERWARDS + FIRST_BYTE + Duration::from_secs(1));
-        ensure!(late == 0, "{late} requests failed long after the node was cut off: {report}");
-        Ok(())
+        with_activators(&scope.cluster, 2, async || cut_off(scope, &caller).await).await
     })
     .await
+}
+
+async fn cut_off(scope: &Scope, caller: &Caller) -> Result<()> {
+    let activators = activators(&scope.cluster).await?;
+    let here = activators.iter().find(|pod| node(pod) == "n1").context("no activator on n1")?;
+    let caller = caller.at(&address(here)?);
+    let load = Load::new(&caller, "/", 40.0).start();
+    tokio::time::sleep(AFTERWARDS).await;
+    without_node("n2", async || {
+        tokio::time::sleep(AFTERWARDS * 2).await;
+        Ok(())
+    })
+    .await?;
+    let report = load.stop().await?;
+    println!("with a node cut off: {report}");
+    // What was in flight there when it was cut off is overdue after `firstByte`; nothing fails later.
+    let late = report.bad_after(AFTERWARDS + FIRST_BYTE + Duration::from_secs(1));
+    ensure!(late == 0, "{late} requests failed long after the node was cut off: {report}");
+    Ok(())
 }
 
 /// Waits until `count` requests for a function are held, in all activators together.
