@@ -67,6 +67,8 @@ async fn a_long_answer_comes_whole_to_a_client_that_reads_late() {
     const LONG: usize = 16 * 1024 * 1024;
     let bed = Bed::new(FunctionSpec::from_image("x")).await;
     let long = |_: Request<Incoming>| async {
+        // The end of the client's side is seen first: making so much takes this thread for a while.
+        tokio::time::sleep(Duration::from_millis(100)).await;
         let body: Body = Full::new(Bytes::from(vec![b'x'; LONG])).boxed_unsync();
         Response::new(body)
     };
