@@ -50,8 +50,8 @@ use crate::{
     tls::{Handshake, Tls},
 };
 
-/// HTTP/2: streams per connection, and bytes that a client may send ahead on one stream and on all of them: as
-/// Envoy's guide for proxies at the edge has them.
+/// HTTP/2: streams per connection, and bytes that a client may send ahead on one stream and on all of them. The
+/// windows are those of Envoy's guide for proxies at the edge.
 const MAX_STREAMS: u32 = 200;
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
