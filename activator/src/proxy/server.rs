@@ -286,11 +286,11 @@ fn limit(end: &End<Box<dyn Error + Send + Sync>>) -> Option<&'static str> {
     None
 }
 
-/// One open connection, for as long as it lives.
-struct Open(IntGauge);
+/// One open connection or tunnel, counted for as long as it lives.
+pub(super) struct Open(IntGauge);
 
 impl Open {
-    fn count(gauge: IntGauge) -> Self {
+    pub(super) fn count(gauge: IntGauge) -> Self {
         gauge.inc();
         Self(gauge)
     }

@@ -58,7 +58,7 @@ impl Tunnels {
     pub(super) fn join(&self, ends: Ends, slot: Slot, idle: Duration, until: Instant) {
         let Self { open, goodbye, gauge } = self.clone();
         open.spawn(async move {
-            let _counted = Counted::new(gauge);
+            let _open = server::Open::count(gauge);
             let upgraded =
                 tokio::time::timeout_at(until.into(), async { tokio::try_join!(ends.client, ends.pod) });
             match upgraded.await {
@@ -84,22 +84,6 @@ impl Tunnels {
     pub async fn ended(&self) {
         self.open.close();
         self.open.wait().await;
-    }
-}
-
-/// One open tunnel, for as long as it lives.
-struct Counted(IntGauge);
-
-impl Counted {
-    fn new(gauge: IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 
