@@ -18,6 +18,7 @@ pub(crate) mod fuzzing;
 mod grpc;
 mod guard;
 mod headers;
+mod interim;
 mod origin;
 mod pace;
 mod path;

@@ -50,14 +50,8 @@ impl fmt::Debug for Gate {
     }
 }
 
-/// Passes a client's expectation on to a pod; the gate for the body.
-pub(super) fn pass_on<B>(request: &mut http::Request<B>) -> Gate {
-    let (gate, asked) = Gate::new();
-    request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
-    hyper::ext::on_informational(request, move |response| {
-        if response.status() == http::StatusCode::CONTINUE {
-            asked.cancel();
-        }
-    });
-    gate
+/// Passes a client's expectation on to a pod; the gate for the body, and what opens it.
+pub(super) fn pass_on(headers: &mut HeaderMap) -> (Gate, CancellationToken) {
+    headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+    Gate::new()
 }

@@ -6,6 +6,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -141,7 +142,7 @@ fn serve(stream: &[u8], size: usize) -> Served {
         }
     });
     let client = Client { stream: stream.to_vec(), at: 0, size, reads: Rc::clone(&reads) };
-    let io = TokioIo::new(Guard::new(client, Activity::begin()));
+    let io = TokioIo::new(Guard::new(client, Activity::begin(), Arc::default()));
     let mut builder = http1::Builder::new();
     builder.max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS);
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
@@ -247,7 +248,7 @@ pub fn forwarding(bytes: &[u8]) {
     }
     let _ = strict::check_answer(&headers);
     let ip = std::net::Ipv4Addr::new(10, 0, 0, 9).into();
-    let peer = Peer::new(Caller { ip, scheme: UrlScheme::Http, tls: None }, &[]);
+    let peer = Peer::new(Caller::new(ip, UrlScheme::Http, None), &[]);
     let host = HeaderValue::from_static("a.com");
     let origin = headers::Origin { peer: &peer, host: Some(&host), version: Version::HTTP_11 };
     headers::to_pod(&mut headers, &origin, Protocol::Http1);

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
@@ -22,6 +22,7 @@ use tokio_util::io::poll_read_buf;
 use super::{
     activity::Activity,
     framing::{Broken, Framing, Refusal},
+    interim::Interim,
 };
 
 /// Which rule a refused request has broken, by its place in [`Refusal::ALL`].
@@ -49,6 +50,9 @@ pub(super) struct Guard<IO> {
     half: Half,
     /// Whether there may be more to write than what has been.
     unflushed: bool,
+    interim: Arc<Interim>,
+    /// What is being written of interim responses.
+    early: Bytes,
 }
 
 /// Whether the client has ended its side of the connection.
@@ -70,8 +74,8 @@ enum Refused {
 }
 
 impl<IO> Guard<IO> {
-    /// Guards a connection until it becomes a tunnel.
-    pub(super) fn new(io: IO, activity: Arc<Activity>) -> Self {
+    /// Guards a connection until it becomes a tunnel, and writes its interim responses.
+    pub(super) fn new(io: IO, activity: Arc<Activity>, interim: Arc<Interim>) -> Self {
         Self {
             io,
             framing: Framing::new(),
@@ -81,6 +85,8 @@ impl<IO> Guard<IO> {
             activity,
             half: Half::Open(None),
             unflushed: false,
+            interim,
+            early: Bytes::new(),
         }
     }
 
@@ -243,8 +249,28 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guard<IO> {
     }
 }
 
+impl<IO: AsyncWrite + Unpin> Guard<IO> {
+    /// Writes interim responses, unless hyper has written a part of something, which may be an earlier response.
+    /// Whether there were any.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.early.is_empty() && !self.unflushed {
+            self.early = self.interim.take().into();
+        }
+        let any = !self.early.is_empty();
+        while !self.early.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.early))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.early.advance(written);
+        }
+        Poll::Ready(Ok(any))
+    }
+}
+
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Guard<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(cx))?;
         self.unflushed = true;
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
@@ -254,6 +280,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Guard<IO> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(cx))?;
         self.unflushed = true;
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
@@ -265,6 +292,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Guard<IO> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         self.unflushed = false;
+        if ready!(self.poll_interim(cx))? {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        }
         Poll::Ready(Ok(()))
     }
 

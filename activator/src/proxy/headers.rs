@@ -134,7 +134,7 @@ mod tests {
     use crate::proxy::Caller;
 
     fn peer(trusted: &[crate::proxy::Cidr]) -> Peer {
-        let caller = Caller { ip: "10.0.0.9".parse().unwrap(), scheme: UrlScheme::Https, tls: None };
+        let caller = Caller::new("10.0.0.9".parse().unwrap(), UrlScheme::Https, None);
         Peer::new(caller, trusted)
     }
 

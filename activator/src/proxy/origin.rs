@@ -3,7 +3,7 @@
 //! What a client says of it is removed, unless the client is a proxy that the operator trusts, such as an
 //! ingress: then what it says is kept and added to.
 
-use std::{net::IpAddr, str::FromStr};
+use std::{net::IpAddr, str::FromStr, sync::Arc};
 
 use bytes::Bytes;
 use http::{
@@ -12,7 +12,7 @@ use http::{
 };
 use pilotlight_crds::UrlScheme;
 
-use super::server::Caller;
+use super::{interim::Interim, server::Caller};
 use crate::tls::Handshake;
 
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -81,12 +81,14 @@ pub struct Peer {
     trusted: bool,
     /// What the TLS handshake has agreed on, if it was with us.
     pub(super) tls: Option<Handshake>,
+    /// Where interim responses go.
+    pub(super) interim: Arc<Interim>,
 }
 
 impl Peer {
     /// Whoever has made a connection, and whether that is one of the proxies that are trusted.
     pub fn new(caller: Caller, trusted: &[Cidr]) -> Self {
-        let Caller { ip, scheme, tls } = caller;
+        let Caller { ip, scheme, tls, interim } = caller;
         let address = ip.to_canonical();
         let node = match address {
             IpAddr::V4(address) => address.to_string(),
@@ -97,7 +99,7 @@ impl Peer {
         // An address is always a valid value.
         let address =
             HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { address, node, scheme, trusted, tls }
+        Self { address, node, scheme, trusted, tls, interim }
     }
 
     /// How the client has come: to us, or to the trusted proxy that it is.
@@ -183,7 +185,7 @@ mod tests {
     use super::*;
 
     fn peer_of(ip: &str, trusted: &[Cidr]) -> Peer {
-        Peer::new(Caller { ip: ip.parse().unwrap(), scheme: UrlScheme::Http, tls: None }, trusted)
+        Peer::new(Caller::new(ip.parse().unwrap(), UrlScheme::Http, None), trusted)
     }
 
     fn told(peer: &str, trusted: &[&str], sent: &[(&'static str, &'static str)]) -> Vec<String> {

@@ -1,11 +1,21 @@
 //! A client's request as a pod gets it.
 
-use http::{HeaderValue, Request, Uri, Version, header, uri::PathAndQuery};
+use std::sync::Arc;
+
+use http::{HeaderValue, Request, StatusCode, Uri, Version, header, uri::PathAndQuery};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use pilotlight_crds::Protocol;
+use tokio_util::sync::CancellationToken;
 
-use super::{Routed, body::RequestBody, expect, headers, rate::MinRate, respond::ProxyError};
+use super::{
+    Routed,
+    body::RequestBody,
+    expect, headers,
+    interim::{self, Interim},
+    rate::MinRate,
+    respond::ProxyError,
+};
 
 /// Bytes of a held request's body that its connection may have buffered already.
 const BUFFERED_BODY: u64 = 64 * 1024;
@@ -18,6 +28,7 @@ pub(super) fn to_pod(
     rate: MinRate,
 ) -> Result<Request<RequestBody>, ProxyError> {
     let (mut parts, body) = request.into_parts();
+    let version = parts.version;
     let path = forwarded_path(&parts.uri, routed.strip)?;
     let origin = headers::Origin { peer: routed.peer, host: routed.host.as_ref(), version: parts.version };
     let expects = protocol == Protocol::Http1 && expect::expects(&parts.headers, parts.version);
@@ -44,12 +55,38 @@ pub(super) fn to_pod(
         }
     }
     parts.extensions.clear();
-    let mut request = Request::from_parts(parts, RequestBody::new(body, rate));
-    if expects && !request.body().is_end_stream() {
-        let gate = expect::pass_on(&mut request);
-        request.body_mut().keep_behind(gate);
+    let mut body = RequestBody::new(body, rate);
+    let mut asked = None;
+    if expects && !body.is_end_stream() {
+        let (gate, opens) = expect::pass_on(&mut parts.headers);
+        body.keep_behind(gate);
+        asked = Some(opens);
+    }
+    let mut request = Request::from_parts(parts, body);
+    // Whoever speaks HTTP/1.0 knows no interim responses; for HTTP/2, hyper has no way to send them.
+    let interim = (version == Version::HTTP_11).then(|| Arc::clone(&routed.peer.interim));
+    if protocol == Protocol::Http1 && (interim.is_some() || asked.is_some()) {
+        hear_interim(&mut request, interim, asked);
     }
     Ok(request)
+}
+
+/// Has hyper tell what the pod says before its response: where interim responses go, and what a request for the
+/// body opens.
+fn hear_interim(
+    request: &mut Request<RequestBody>,
+    interim: Option<Arc<Interim>>,
+    asked: Option<CancellationToken>,
+) {
+    hyper::ext::on_informational(request, move |response| {
+        let status = response.status();
+        if let (StatusCode::CONTINUE, Some(asked)) = (status, &asked) {
+            asked.cancel();
+        }
+        if let Some(interim) = interim.as_ref().filter(|_| interim::passes(status)) {
+            interim.add(status, response.headers());
+        }
+    });
 }
 
 /// Path and query without the part that was only for us; otherwise byte for byte what was received.

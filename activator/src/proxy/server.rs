@@ -37,6 +37,7 @@ use super::{
     clients::Clients,
     framing::{MAX_FIELDS, MAX_HEAD},
     guard::Guard,
+    interim::Interim,
     pace::Pace,
     rate::MinRate,
     room::{Occupied, Room},
@@ -150,6 +151,15 @@ pub struct Caller {
     pub scheme: UrlScheme,
     /// What its TLS handshake has agreed on, if it was with us.
     pub tls: Option<Handshake>,
+    /// Where interim responses go.
+    pub(super) interim: Arc<Interim>,
+}
+
+impl Caller {
+    /// A client that has just connected.
+    pub(super) fn new(ip: IpAddr, scheme: UrlScheme, tls: Option<Handshake>) -> Self {
+        Self { ip, scheme, tls, interim: Arc::default() }
+    }
 }
 
 type Stream = Either<Socket, Box<TlsStream<Socket>>>;
@@ -171,12 +181,11 @@ impl Front {
     /// Makes of an accepted socket what HTTP is spoken on; none if the handshake failed.
     async fn begin(&self, socket: Socket, ip: IpAddr) -> Option<(Stream, Caller)> {
         match self {
-            Self::Plain(scheme) => Some((Either::Left(socket), Caller { ip, scheme: *scheme, tls: None })),
+            Self::Plain(scheme) => Some((Either::Left(socket), Caller::new(ip, *scheme, None))),
             Self::Tls(tls) => {
                 // On the heap: a handshake is large, and every connection's task would have room for it.
                 let (stream, handshake) = Box::pin(tls.accept(socket)).await?;
-                let caller = Caller { ip, scheme: UrlScheme::Https, tls: Some(handshake) };
-                Some((Either::Right(Box::new(stream)), caller))
+                Some((Either::Right(Box::new(stream)), Caller::new(ip, UrlScheme::Https, Some(handshake))))
             }
         }
     }
@@ -224,7 +233,7 @@ pub async fn serve_with<S, B>(
         connections.clients.spawn(move |leave| async move {
             let Some((stream, caller)) = front.begin(socket, peer.ip()).await else { return };
             let stream = Calm::new(stream, Arc::clone(&activity));
-            let stream = TokioIo::new(Guard::new(stream, Arc::clone(&activity)));
+            let stream = TokioIo::new(Guard::new(stream, Arc::clone(&activity), Arc::clone(&caller.interim)));
             let service = counted(service_for(caller), Arc::clone(&activity));
             let connection = builder.serve_connection_with_upgrades(stream, service);
             let end = drive(connection, &activity, &limits.clocks, &limits.memory, leave).await;

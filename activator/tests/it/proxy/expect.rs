@@ -136,15 +136,63 @@ async fn an_upload_that_nobody_reads_delays_no_other_request() {
     assert_eq!((next.status().as_u16(), &next.body()[..]), (200, &b"early"[..]));
 }
 
-#[tokio::test]
-async fn other_interim_answers_never_break_the_final_one() {
-    let bed = Bed::new(FunctionSpec::from_image("x")).await;
+const INTERIM: &str = "HTTP/1.1 102 Processing\r\n\r\n\
+     HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n";
+
+async fn hinting_pod(bed: &Bed) {
     scripted_pod(
-        &bed,
-        "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n\
+        bed,
+        "HTTP/1.1 102 Processing\r\nkeep-alive: 5\r\n\r\n\
+         HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n\
          HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
     )
     .await;
+}
+
+#[tokio::test]
+async fn interim_answers_reach_clients_of_http_1_1() {
+    let bed = Bed::new(FunctionSpec::from_image("x")).await;
+    hinting_pod(&bed).await;
+    let get = "GET / HTTP/1.1\r\nhost: hello.demo\r\n\r\n";
+    let mut stream = TcpStream::connect(bed.addr).await.unwrap();
+    // The last two at once: each answer comes whole, before the next.
+    for sent in [get.to_owned(), get.repeat(2)] {
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut told = String::new();
+        while told.matches("\r\n\r\nok").count() < sent.matches("GET").count() {
+            told.push_str(&read_until(&mut stream, "ok").await);
+        }
+        for answer in told.split_inclusive("\r\n\r\nok") {
+            let last = answer.strip_prefix(INTERIM).unwrap_or_else(|| panic!("{answer}"));
+            assert!(last.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_interim_answer_comes_before_the_final_one_is_there() {
+    let bed = Bed::new(FunctionSpec::from_image("x")).await;
+    scripted_pod(&bed, "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n").await;
+    let mut stream = TcpStream::connect(bed.addr).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: hello.demo\r\n\r\n").await.unwrap();
+    let told = read_until(&mut stream, "\r\n\r\n").await;
+    assert_eq!(told, "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n");
+}
+
+#[tokio::test]
+async fn clients_of_http_1_0_get_no_interim_answers() {
+    let bed = Bed::new(FunctionSpec::from_image("x")).await;
+    hinting_pod(&bed).await;
+    let mut stream = TcpStream::connect(bed.addr).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.0\r\nhost: hello.demo\r\n\r\n").await.unwrap();
+    let told = read_to_end(stream).await;
+    assert!(told.starts_with("HTTP/1.0 200 OK"), "{told}");
+}
+
+#[tokio::test]
+async fn other_interim_answers_never_break_the_final_one() {
+    let bed = Bed::new(FunctionSpec::from_image("x")).await;
+    hinting_pod(&bed).await;
     for _ in 0..2 {
         let response = bed.get("/").await;
         assert_eq!((response.status().as_u16(), &response.body()[..]), (200, &b"ok"[..]));
