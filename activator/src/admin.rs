@@ -65,6 +65,7 @@ struct Shown {
     ready: u32,
     in_flight: u32,
     held: u32,
+    set_aside: u32,
     /// The activator that decides, if it is another one.
     owner: Option<String>,
     leased: u32,
@@ -89,6 +90,7 @@ fn show(function: &FunctionState) -> Shown {
         ready: report.ready,
         in_flight: report.in_flight,
         held: report.held,
+        set_aside: report.set_aside,
         owner: share.owner.map(String::from),
         leased: share.leased,
         lent: share.lent,

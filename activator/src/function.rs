@@ -31,7 +31,7 @@ use tokio::sync::oneshot;
 pub use self::{
     coldstart::{ColdStart, Phase},
     config::{FunctionConfig, Timeouts},
-    pod::{Pod, PodRef},
+    pod::{Pod, PodRef, Pulse},
     process::{Pokes, Process},
     replicas::Observed,
     retiring::ScaleDown,
@@ -122,6 +122,8 @@ pub struct Report {
     pub in_flight: u32,
     /// Requests held.
     pub held: u32,
+    /// Pods that refused a connection or are silent, and are asked whether they are back.
+    pub set_aside: u32,
     /// Replicas asked for, by revision.
     pub replicas: BTreeMap<String, u32>,
     /// The last cold start that ended.
@@ -310,8 +312,12 @@ impl FunctionState {
         }
     }
 
-    /// The head of a response has come from `pod`: if that ends a cold start, it is recorded.
-    pub fn first_byte(&self, pod: &PodRef, now: Instant) {
+    /// The head of a response has come from `pod`: it is not silent, and if that ends a cold start, it is
+    /// recorded.
+    pub fn first_byte(self: &Arc<Self>, pod: &PodRef, now: Instant) {
+        if pod.pulse.beat() {
+            self.pod_answers(pod, now);
+        }
         if !self.warming.load(Ordering::Relaxed) {
             return;
         }

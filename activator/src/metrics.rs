@@ -69,6 +69,12 @@ const OVERLOAD_EXPIRED: MetricDoc = doc(
     "Held requests that were told under overload that it takes too long (reason overloaded)",
 );
 const READY: MetricDoc = doc("pilotlight_ready_replicas", "gauge", FUNCTION, "Pods that take requests");
+const SET_ASIDE: MetricDoc = doc(
+    "pilotlight_pods_set_aside",
+    "gauge",
+    FUNCTION,
+    "Pods that refused a connection or left requests unanswered, and are asked whether they are back",
+);
 const DESIRED: MetricDoc = doc("pilotlight_desired_replicas", "gauge", FUNCTION, "Replicas decided on");
 const COLD_STARTS: MetricDoc = doc(
     "pilotlight_cold_starts_total",
@@ -140,6 +146,7 @@ pub const ALL: &[MetricDoc] = &[
     OVERLOADED,
     OVERLOAD_EXPIRED,
     READY,
+    SET_ASIDE,
     DESIRED,
     COLD_STARTS,
     COLD_PHASE,
@@ -186,6 +193,7 @@ pub struct Metrics {
     overloaded: IntGaugeVec,
     overload_expired: IntCounterVec,
     ready: IntGaugeVec,
+    set_aside: IntGaugeVec,
     desired: IntGaugeVec,
     cold_starts: IntCounterVec,
     cold_phase: HistogramVec,
@@ -228,6 +236,7 @@ impl Metrics {
             overloaded: gauge(OVERLOADED)?,
             overload_expired: counter(OVERLOAD_EXPIRED)?,
             ready: gauge(READY)?,
+            set_aside: gauge(SET_ASIDE)?,
             desired: gauge(DESIRED)?,
             cold_starts: counter(COLD_STARTS)?,
             cold_phase: histogram(COLD_PHASE, &COLD_BUCKETS)?,
@@ -259,6 +268,7 @@ impl Metrics {
             overloaded: self.overloaded.with_label_values(&labels),
             overload_expired: self.overload_expired.with_label_values(&labels),
             ready: self.ready.with_label_values(&labels),
+            set_aside: self.set_aside.with_label_values(&labels),
             desired: self.desired.with_label_values(&labels),
             cold_starts: self.cold_starts.with_label_values(&labels),
             cold_phases: Phase::ALL.map(|phase| self.cold_phase.with_label_values(&[phase.as_str()])),
@@ -277,7 +287,9 @@ impl Metrics {
         for counter in [&self.overload_expired, &self.cold_starts, &self.retries, &self.scale_errors] {
             let _ = counter.remove_label_values(&labels);
         }
-        for gauge in [&self.in_flight, &self.held, &self.overloaded, &self.ready, &self.desired] {
+        let gauges =
+            [&self.in_flight, &self.held, &self.overloaded, &self.ready, &self.set_aside, &self.desired];
+        for gauge in gauges {
             let _ = gauge.remove_label_values(&labels);
         }
         for histogram in [&self.duration, &self.hold] {
@@ -333,6 +345,8 @@ pub struct FunctionMetrics {
     pub overload_expired: IntCounter,
     /// Pods that take requests.
     pub ready: IntGauge,
+    /// Pods that refused a connection or are silent.
+    pub set_aside: IntGauge,
     /// Replicas decided on.
     pub desired: IntGauge,
     cold_starts: IntCounter,

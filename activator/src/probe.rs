@@ -1,15 +1,16 @@
 //! New pods are dialled by ourselves every few milliseconds: the kubelet's readiness, and the endpoints
-//! that follow from it, come up to a second later.
+//! that follow from it, come up to a second later. So are pods that refused a connection or left a request
+//! unanswered.
 
 use std::{sync::Arc, time::Duration, time::Instant};
 
 use bytes::Bytes;
-use http::{Request, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use pilotlight_crds::Protocol;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::JoinHandle};
 
 use crate::{
     function::{FunctionState, PodRef},
@@ -53,6 +54,14 @@ pub fn set_aside(function: &Arc<FunctionState>, pod: &PodRef) {
     }
 }
 
+/// A pod took a request and left it without an answer: it is used last until it answers again.
+pub fn doubt(function: &Arc<FunctionState>, pod: &PodRef) {
+    if function.pod_silent(pod, Instant::now()) {
+        tracing::info!(function = %function.key, pod = pod.name, "a pod left a request unanswered and is set aside");
+        start(function, pod.clone());
+    }
+}
+
 async fn until_answered(function: &FunctionState, pod: &PodRef) {
     let began = Instant::now();
     loop {
@@ -73,30 +82,71 @@ async fn dial(pod: &PodRef, timeout: Duration) -> Option<TcpStream> {
 }
 
 async fn answers(pod: &PodRef, stream: TcpStream, path: Option<&str>, protocol: Protocol) -> bool {
-    let Some(path) = path else {
-        // The first request finds the connection open.
-        if let Ok(connection) = adopt(stream, protocol).await {
-            pod.pool.put(connection);
+    let answered = async {
+        match path {
+            Some(path) => get(pod, stream, path).await,
+            // The kernel takes connections for a program that hangs.
+            None if pod.pulse.is_silent() => ping(pod, stream, protocol).await,
+            None => {
+                // The first request finds the connection open.
+                if let Ok(connection) = adopt(stream, protocol).await {
+                    pod.pool.put(connection);
+                }
+                true
+            }
         }
-        return true;
     };
-    tokio::time::timeout(ANSWER_TIMEOUT, get(pod, stream, path)).await.unwrap_or(false)
+    tokio::time::timeout(ANSWER_TIMEOUT, answered).await.unwrap_or(false)
 }
 
 /// Whether a GET is answered with a status from 200 to 299.
 async fn get(pod: &PodRef, stream: TcpStream, path: &str) -> bool {
-    let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(stream)).await else { return false };
-    let connection = tokio::spawn(connection);
-    let request = Request::get(path)
+    let status = ask(pod, stream, Protocol::Http1, Method::GET, path).await;
+    status.is_some_and(|status| status.is_success())
+}
+
+/// Whether there is any answer to `OPTIONS *`, which asks a server for nothing but a sign of life (RFC 9110,
+/// section 9.3.7).
+async fn ping(pod: &PodRef, stream: TcpStream, protocol: Protocol) -> bool {
+    ask(pod, stream, protocol, Method::OPTIONS, "*").await.is_some()
+}
+
+/// The status of an answer; `None`: there was none.
+async fn ask(
+    pod: &PodRef,
+    stream: TcpStream,
+    protocol: Protocol,
+    method: Method,
+    target: &str,
+) -> Option<StatusCode> {
+    let request = Request::builder()
+        .method(method)
+        .uri(target)
         .header(header::HOST, pod.address.to_string())
         .header(header::USER_AGENT, "pilotlight-probe")
-        .body(Empty::<Bytes>::new());
-    let answered = match request {
-        Ok(request) => {
-            sender.send_request(request).await.is_ok_and(|response| response.status().is_success())
+        .body(Empty::<Bytes>::new())
+        .ok()?;
+    let stream = TokioIo::new(stream);
+    let response = match protocol {
+        Protocol::Http1 => {
+            let (mut sender, connection) = http1::handshake(stream).await.ok()?;
+            let _driven = Driven(tokio::spawn(async move { drop(connection.await) }));
+            sender.send_request(request).await
         }
-        Err(_) => false,
+        Protocol::H2c => {
+            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.ok()?;
+            let _driven = Driven(tokio::spawn(async move { drop(connection.await) }));
+            sender.send_request(request).await
+        }
     };
-    connection.abort();
-    answered
+    Some(response.ok()?.status())
+}
+
+/// A connection's task, which ends when nobody waits for an answer any longer.
+struct Driven(JoinHandle<()>);
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }

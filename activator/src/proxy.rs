@@ -280,11 +280,12 @@ async fn send(
     terms: &mut Terms<'_>,
 ) -> Result<(Response<ResponseBody>, Served), ProxyError> {
     let Routed { function, began, .. } = routed;
-    let mut last;
+    let mut last = None;
     let until = *began + function.config().hold_timeout;
     let mut left = ATTEMPTS;
     loop {
-        let Acquired { slot, held, cold } = acquire(function, wish, terms.call).await?;
+        let acquired = acquire(function, wish, terms.call).await;
+        let Acquired { slot, held, cold } = acquired.map_err(|error| graver(last.take(), error))?;
         if let Some(held) = held {
             function.metrics.hold.observe(held.as_secs_f64());
             if let Some(call) = terms.call {
@@ -293,8 +294,9 @@ async fn send(
         }
         let pod = slot.pod().clone();
         left -= 1;
+        wish = Wish { pod: None, until: Some(until), ..wish };
         let spare = if left > 0 { repeat::keep(&mut request) } else { None };
-        match forward(slot, request, terms).await {
+        let error = match forward(slot, request, terms).await {
             Ok(Answer { response, connect, first_byte, unasked }) => {
                 function.first_byte(&pod, Instant::now());
                 function.retries.pay_in();
@@ -302,27 +304,49 @@ async fn send(
                 return Ok((response, Served { timing, cold, unasked, pod_uid }));
             }
             Err(Failure::Final(error)) => return Err(error),
+            Err(Failure::Overdue(error)) => {
+                // It is used no longer if it has answered nobody else, and there is another pod.
+                let elsewhere = !function.uses(&pod) && Instant::now() < *began + terms.timeouts.total;
+                let Some(again) = again(function, spare.filter(|_| elsewhere)) else { return Err(error) };
+                (request, last) = (again, Some(error));
+                function.metrics.retries.inc();
+                continue;
+            }
             Err(Failure::NoContact(unsent, why)) => {
                 // Costs no attempt: with one pod on a busy node there is nothing better to do.
-                (request, last, left) = (unsent, ProxyError::Connect(why), left + 1);
+                (request, left) = (unsent, left + 1);
+                ProxyError::Connect(why)
             }
-            Err(Failure::NotSent(unsent, why)) => (request, last) = (unsent, ProxyError::Connect(why)),
+            Err(Failure::NotSent(unsent, why)) => {
+                request = unsent;
+                ProxyError::Connect(why)
+            }
             Err(Failure::Unanswered(why)) => {
-                last = ProxyError::Broken(why);
-                match spare.and_then(Spare::request).filter(|_| function.retries.spend()) {
-                    Some(again) => request = Box::new(again),
-                    None => return Err(last),
-                }
+                let error = ProxyError::Broken(why);
+                let Some(again) = again(function, spare) else { return Err(error) };
+                request = again;
+                error
             }
-        }
+        };
+        let error = graver(last.take(), error);
         if left == 0 || Instant::now() >= until {
-            return Err(last);
+            return Err(error);
         }
         function.metrics.retries.inc();
         probe::set_aside(function, &pod);
-        tracing::debug!(function = %function.key, pod = pod.name, error = %last, "a request goes to another pod");
-        wish = Wish { pod: None, until: Some(until), ..wish };
+        tracing::debug!(function = %function.key, pod = pod.name, %error, "a request goes to another pod");
+        last = Some(error);
     }
+}
+
+/// What is said of a request in the end: if a pod has seen it, what that made of it.
+fn graver(before: Option<ProxyError>, error: ProxyError) -> ProxyError {
+    before.filter(|before| before.verdict().reached_pod).unwrap_or(error)
+}
+
+/// A request again that a pod may have seen, if that is allowed and within the function's budget.
+fn again(function: &FunctionState, spare: Option<Spare>) -> Option<Box<Request<RequestBody>>> {
+    spare.and_then(Spare::request).filter(|_| function.retries.spend()).map(Box::new)
 }
 
 /// Takes a slot or waits for one; a gRPC call no longer than its client does.

@@ -81,12 +81,14 @@ struct PodSlots<P> {
     room: u32,
     /// Whether new requests may go there.
     open: bool,
+    /// Whether it takes requests and does not answer.
+    silent: bool,
 }
 
 impl<P> PodSlots<P> {
     /// How many more requests it may have.
     fn free(&self) -> u32 {
-        if self.open { self.room.saturating_sub(self.in_flight) } else { 0 }
+        self.room.saturating_sub(self.in_flight)
     }
 }
 
@@ -164,7 +166,13 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
 
     /// Pods that take new requests.
     pub fn open_pods(&self) -> usize {
-        self.pods.iter().filter(|pod| pod.open).count()
+        self.used().count()
+    }
+
+    /// The pods that are open; of those that are silent only if all are, for then there is nothing better.
+    fn used(&self) -> impl Iterator<Item = (usize, &PodSlots<P>)> {
+        let heard = self.pods.iter().any(|pod| pod.open && !pod.silent);
+        self.pods.iter().enumerate().filter(move |(_, pod)| pod.open && !(heard && pod.silent))
     }
 
     /// Requests in flight on `pod`.
@@ -174,12 +182,12 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
 
     /// Whether `pod` takes new requests.
     pub fn is_open(&self, pod: &P) -> bool {
-        self.pods.iter().any(|known| known.open && known.pod == *pod)
+        self.used().any(|(_, known)| known.pod == *pod)
     }
 
     /// Free slots.
     pub fn free(&self) -> u32 {
-        self.pods.iter().fold(0, |sum, pod| sum.saturating_add(pod.free()))
+        self.used().fold(0, |sum, (_, pod)| sum.saturating_add(pod.free()))
     }
 
     /// Takes a free slot, on `preferred` if it has one, else on the pod with the most of them. The
@@ -190,9 +198,8 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
     }
 
     fn take_for(&mut self, preferred: Option<&P>) -> Option<P> {
-        let free = |at: &usize| self.pods[*at].free() > 0;
-        let preferred = preferred.and_then(|wanted| self.pods.iter().position(|pod| pod.pod == *wanted));
-        let at = preferred.filter(free).or_else(|| self.freest(|_| true))?;
+        let preferred = preferred.and_then(|wanted| self.freest(|pod| pod == wanted));
+        let at = preferred.or_else(|| self.freest(|_| true))?;
         self.pods[at].in_flight += 1;
         self.in_flight += 1;
         Some(self.pods[at].pod.clone())
@@ -200,7 +207,7 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
 
     /// The pod with the most free slots, the first of equals.
     fn freest(&self, usable: impl Fn(&P) -> bool) -> Option<usize> {
-        let free = self.pods.iter().enumerate().filter(|(_, pod)| pod.free() > 0 && usable(&pod.pod));
+        let free = self.used().filter(|(_, pod)| pod.free() > 0 && usable(&pod.pod));
         free.min_by_key(|(_, pod)| Reverse(pod.free())).map(|(at, _)| at)
     }
 
@@ -283,7 +290,14 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
     pub fn open(&mut self, pod: P, room: u32) {
         match self.pods.iter_mut().find(|known| known.pod == pod) {
             Some(known) => (known.open, known.room) = (true, room),
-            None => self.pods.push(PodSlots { pod, in_flight: 0, room, open: true }),
+            None => self.pods.push(PodSlots { pod, in_flight: 0, room, open: true, silent: false }),
+        }
+    }
+
+    /// Whether `pod` takes requests and does not answer: then it is used only while all are so.
+    pub fn set_silent(&mut self, pod: &P, silent: bool) {
+        if let Some(known) = self.pods.iter_mut().find(|known| known.pod == *pod) {
+            known.silent = silent;
         }
     }
 
@@ -324,10 +338,10 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
     /// The same, where a request may have a pod that it would best go to.
     pub fn next_by(&mut self, now: Instant, preferred: impl Fn(&W) -> Option<&P>) -> Option<Grant<W, P>> {
         let found = self.front()?.found;
-        if self.pods.iter().all(|pod| pod.free() == 0) {
+        if self.used().all(|(_, pod)| pod.free() == 0) {
             return None;
         }
-        let slots = self.pods.iter().filter(|pod| pod.open).map(|pod| u64::from(pod.room)).sum();
+        let slots = self.used().map(|(_, pod)| u64::from(pod.room)).sum();
         self.overload.look(Queue { held: self.held, found, slots }, now);
         // Somebody waits, as the oldest was there.
         let waiter = if self.overloaded() { self.pop_newest() } else { self.pop_oldest() }?;
@@ -551,6 +565,35 @@ mod tests {
         let next = || slots.next_by(Instant::now(), |_| Some(&"b"));
         let granted: Vec<_> = std::iter::from_fn(next).collect();
         assert_eq!(served(&granted), [(0, "b"), (1, "a")]);
+    }
+
+    #[test]
+    fn silent_pods_are_used_only_while_all_are_silent() {
+        // Pods that are open, of these the silent ones, those that requests go to.
+        let rows: [(&[&str], &[&str], &[&str]); 6] = [
+            (&["a", "b", "c"], &[], &["a", "b", "c"]),
+            (&["a", "b", "c"], &["b"], &["a", "c"]),
+            (&["a", "b", "c"], &["a", "b"], &["c"]),
+            (&["a", "b"], &["a", "b"], &["a", "b"]),
+            (&["a"], &["a"], &["a"]),
+            (&["a"], &["a", "b"], &["a"]),
+        ];
+        for (opened, silent, used) in rows {
+            let mut slots = slots(1, &["a", "b", "c"]);
+            silent.iter().for_each(|pod| slots.set_silent(pod, true));
+            ["a", "b", "c"].iter().filter(|pod| !opened.contains(pod)).for_each(|pod| slots.close(pod));
+            assert_eq!((slots.open_pods(), slots.free() as usize), (used.len(), used.len()), "{silent:?}");
+            assert!(opened.iter().all(|pod| slots.is_open(pod) == used.contains(pod)), "{silent:?}");
+            let preferred = slots.take(Some(&"b"));
+            assert_eq!(preferred == Some("b"), used.contains(&"b"), "{silent:?}: though it is preferred");
+            let mut taken: Vec<_> = preferred.into_iter().chain(std::iter::from_fn(|| slots.take(None))).collect();
+            taken.sort_unstable();
+            assert_eq!(taken, used, "{silent:?}");
+            slots.hold(1, 1, BOUNDS, Instant::now()).unwrap();
+            opened.iter().for_each(|pod| slots.set_silent(pod, false));
+            let waits = slots.next(Instant::now()).is_none();
+            assert_eq!(waits, used == opened, "{silent:?}: one that is heard again takes who waits");
+        }
     }
 
     #[test]

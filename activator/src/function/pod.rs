@@ -1,6 +1,13 @@
 //! A pod that can be called: its address, its connections, and a way to tell that it has gone.
 
-use std::{net::SocketAddr, ops::Deref, sync::Arc};
+use std::{
+    net::SocketAddr,
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -19,8 +26,40 @@ pub struct Pod {
     pub address: SocketAddr,
     /// Open connections that no request uses.
     pub pool: Pool,
+    /// Whether it answers.
+    pub pulse: Pulse,
     /// Cancelled when the pod has ended: probing stops.
     pub gone: CancellationToken,
+}
+
+/// Whether a pod answers what it is asked. Read and noted with each request, so without a lock.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    answers: AtomicU32,
+    silent: AtomicBool,
+}
+
+impl Pulse {
+    /// A number that changes with each answer.
+    pub fn answers(&self) -> u32 {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has left a request unanswered, and has not answered any since.
+    pub fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
+    /// It has answered. Whether it was silent before.
+    pub(super) fn beat(&self) -> bool {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        self.is_silent()
+    }
+
+    /// Changes whether it is silent. Returns what it was.
+    pub(super) fn set_silent(&self, silent: bool) -> bool {
+        self.silent.swap(silent, Ordering::Relaxed)
+    }
 }
 
 impl Pod {

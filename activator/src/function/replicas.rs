@@ -11,7 +11,7 @@ use pilotlight_crds::{ObservedPod, PodTrouble};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ColdStart, FunctionConfig, FunctionState, HoldError, Inner, Phase, Pod, PodRef, Waiter,
+    ColdStart, FunctionConfig, FunctionState, HoldError, Inner, Phase, Pod, PodRef, Pulse, Waiter,
     lending::{announce, give_back_idle, hand_out},
 };
 use crate::{
@@ -95,6 +95,7 @@ impl FunctionState {
                 revision: observed.revision.clone(),
                 address: SocketAddr::new(address, observed.port.unwrap_or(config.port)),
                 pool: Pool::default(),
+                pulse: Pulse::default(),
                 gone: CancellationToken::new(),
             })
         });
@@ -129,6 +130,7 @@ impl FunctionState {
         }
         if let Some(entry) = inner.pods.get_mut(&pod.uid) {
             (entry.answers, entry.set_aside) = (true, false);
+            pod.pulse.set_silent(false);
         }
         self.settle_and_deliver(inner, now);
     }
@@ -139,10 +141,28 @@ impl FunctionState {
         let Some(entry) = inner.pods.get_mut(&pod.uid) else { return false };
         let answered = std::mem::replace(&mut entry.answers, false);
         entry.set_aside = true;
-        let probe = answered && !entry.observed.ending;
+        let probe = answered && !pod.pulse.is_silent() && !entry.observed.ending;
         inner.mail.urgent = true;
         self.settle_and_deliver(inner, now);
         probe
+    }
+
+    /// A pod took a request and left it, and all others meanwhile, without an answer: it is used only if all are
+    /// so. Returns whether it must be probed.
+    pub fn pod_silent(self: &Arc<Self>, pod: &PodRef, now: Instant) -> bool {
+        let mut inner = self.lock();
+        let Some(entry) = inner.pods.get_mut(&pod.uid).filter(|entry| entry.pod.as_ref() == Some(pod)) else {
+            return false;
+        };
+        let probe = !pod.pulse.set_silent(true) && entry.answers && !entry.observed.ending;
+        inner.mail.urgent = true;
+        self.settle_and_deliver(inner, now);
+        probe
+    }
+
+    /// Whether new requests may go to a pod.
+    pub fn uses(&self, pod: &PodRef) -> bool {
+        self.lock().slots.is_open(pod)
     }
 
     /// What a watch says of a revision's Deployment.
@@ -274,6 +294,7 @@ impl FunctionState {
             ready: inner.slots.open_pods() as u32,
             in_flight: inner.slots.in_flight(),
             held: inner.slots.held(),
+            set_aside: set_aside(&inner),
             replicas: inner.replicas.clone(),
             cold_start: inner.last_cold.clone(),
         }
@@ -308,6 +329,7 @@ impl FunctionState {
                 && revision.as_deref().is_some_and(|r| entry.live(r));
             if usable {
                 slots.open(pod.clone(), role.room(config.limit, &pod.uid));
+                slots.set_silent(pod, pod.pulse.is_silent());
             } else {
                 slots.close(pod);
             }
@@ -318,8 +340,15 @@ impl FunctionState {
         self.note_growth(inner, now);
         self.note_level(inner, now);
         self.metrics.ready.set(inner.slots.open_pods() as i64);
+        self.metrics.set_aside.set(i64::from(set_aside(inner)));
         grants
     }
+}
+
+/// Pods that refused a connection or are silent.
+fn set_aside(inner: &Inner) -> u32 {
+    let silent = |entry: &PodEntry| entry.pod.as_ref().is_some_and(|pod| pod.pulse.is_silent());
+    inner.pods.values().filter(|entry| entry.set_aside || silent(entry)).count() as u32
 }
 
 /// The serving revision; as long as none of its pods answers, the one that served before.

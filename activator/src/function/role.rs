@@ -263,10 +263,11 @@ impl FunctionState {
         };
         let oldest = slots.oldest();
         let busy = |pod: &PodRef| leases.is_going(&pod.uid) && slots.in_flight_on(pod) > 0;
+        let unused = |pod: &PodRef| pod.pulse.is_silent() && !slots.is_open(pod);
         let moment = Moment {
             load: Load { in_flight: slots.in_flight(), held: slots.held(), arrivals: mail.arrivals },
             waited: oldest.map(|since| now.saturating_duration_since(since)).unwrap_or_default(),
-            unreachable: uids(&|entry| entry.set_aside),
+            unreachable: uids(&|entry| entry.set_aside || entry.pod.as_ref().is_some_and(unused)),
             busy: uids(&|entry| entry.pod.as_ref().is_some_and(busy)),
             cold_start: last_cold.clone().filter(|_| mail.cold_start),
         };

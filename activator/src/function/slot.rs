@@ -17,6 +17,11 @@ impl Slot {
         Self { function, pod }
     }
 
+    /// The function whose slot it is.
+    pub fn function(&self) -> &Arc<FunctionState> {
+        &self.function
+    }
+
     /// The pod that the slot is in.
     pub fn pod(&self) -> &PodRef {
         &self.pod

@@ -87,6 +87,7 @@ impl RequestBody {
             unasked: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             waker: AtomicWaker::new(),
+            waiter: AtomicWaker::new(),
         };
         Self { supply, gate: None, progress: Arc::new(progress), pace: Pace::of_sender(rate), kept: None }
     }
@@ -151,7 +152,7 @@ impl Body for RequestBody {
         }
         let last = frame.is_none() || supply.is_end_stream();
         if last {
-            progress.ended.store(true, Ordering::Relaxed);
+            progress.end();
         }
         if let Some(kept) = kept {
             kept.note(frame.as_ref().and_then(|frame| frame.as_ref().ok()), last);

@@ -109,7 +109,7 @@ impl Connection {
     pub(super) async fn send(
         &mut self,
         request: Box<Request<RequestBody>>,
-        deadline: impl Fn() -> Instant,
+        deadline: impl Fn(&Context<'_>) -> Instant,
     ) -> Option<Answered> {
         let Self { sender, driver, clock } = self;
         let mut answer = pin!(sender.send(*request));
@@ -123,7 +123,7 @@ impl Connection {
             };
             match answered {
                 Poll::Ready(answered) => Poll::Ready(Some(answered)),
-                Poll::Pending => clock.poll(deadline(), cx).map(|()| None),
+                Poll::Pending => clock.poll(deadline(cx), cx).map(|()| None),
             }
         })
         .await

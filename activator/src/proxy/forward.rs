@@ -1,13 +1,16 @@
 //! One attempt to have one pod answer one request.
 
-use std::time::{Duration, Instant};
+use std::{
+    task::Context,
+    time::{Duration, Instant},
+};
 
 use http::{Request, Response, StatusCode, Version};
 use hyper::{body::Incoming, client::conn::TrySendError};
 use pilotlight_crds::Protocol;
 
 use super::{
-    body::{RequestBody, ResponseBody, Source},
+    body::{Progress, RequestBody, ResponseBody, Source},
     connection::Connection,
     grpc::Call,
     pool::{self, ConnectError},
@@ -16,7 +19,14 @@ use super::{
     tunnel::{Ends, Tunnels},
     upgrade::Upgrade,
 };
-use crate::function::{Slot, Timeouts};
+use crate::{
+    function::{Slot, Timeouts},
+    probe,
+};
+
+/// A pod that has answered nothing for as long as this while somebody waited, who has gone, is asked whether it
+/// still lives.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// Why an attempt failed.
 #[derive(Debug)]
@@ -27,6 +37,8 @@ pub(super) enum Failure {
     NoContact(Box<Request<RequestBody>>, String),
     /// The pod may have seen it, and no byte of an answer has come.
     Unanswered(String),
+    /// The pod took it, and there was no answer in time.
+    Overdue(ProxyError),
     /// There is nothing more to try.
     Final(ProxyError),
 }
@@ -111,8 +123,19 @@ pub(super) async fn forward(
     let bounds = terms.bounds(began);
     let upload = request.body().progress();
     request.body().forwarded();
-    let Exchanged { mut response, connection, connect } =
-        exchange(&slot, request, terms, bounds.until).await?;
+    let patience = terms.timeouts.first_byte.min(SILENCE);
+    let mut wait = Wait {
+        slot: &slot,
+        upload: &upload,
+        answers: slot.pod().pulse.answers(),
+        began,
+        patience,
+        over: false,
+    };
+    let exchanged = exchange(&slot, request, terms, bounds.until).await;
+    wait.ends_with(&exchanged);
+    drop(wait);
+    let Exchanged { mut response, connection, connect } = exchanged?;
     let first_byte = began.elapsed().saturating_sub(connect.unwrap_or_default());
     let switched = match &terms.upgrade {
         Some(upgrade) => upgrade.settle(&mut response),
@@ -138,6 +161,38 @@ pub(super) async fn forward(
     let unasked = upload.unasked();
     let body = ResponseBody::from_pod(body, Source { slot, connection, upload }, bounds);
     Ok(Answer { response: Response::from_parts(parts, body), connect, first_byte, unasked })
+}
+
+/// Somebody who waits for an answer. If he leaves without one, be it that the time is over or that the client has
+/// gone, and the pod has answered nobody else meanwhile, it is doubted. Others are told of free slots only afterwards.
+struct Wait<'a> {
+    slot: &'a Slot,
+    upload: &'a Progress,
+    /// What the pod's pulse was when the wait began.
+    answers: u32,
+    began: Instant,
+    /// A shorter wait says nothing.
+    patience: Duration,
+    over: bool,
+}
+
+impl Wait<'_> {
+    /// There is an answer, or an error that says something else of the pod.
+    fn ends_with(&mut self, exchanged: &Result<Exchanged, Failure>) {
+        self.over = !matches!(exchanged, Err(Failure::Overdue(_)));
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        let Self { slot, upload, answers, began, patience, over } = self;
+        let pod = slot.pod();
+        // As long as the request's body goes on, the pod may be waiting for the rest of it.
+        let silent = || upload.ended() && pod.pulse.answers() == *answers && began.elapsed() >= *patience;
+        if !*over && silent() {
+            probe::doubt(slot.function(), pod);
+        }
+    }
 }
 
 /// A response's head, the connection that it came on, and the time to make that if it is new.
@@ -189,12 +244,22 @@ async fn send(
 ) -> Result<(Response<Incoming>, Connection), Failure> {
     let timeouts = &terms.timeouts;
     let progress = request.body().progress();
-    // The deadline moves with the body.
-    let Some(answered) = connection.send(request, || progress.overdue(timeouts).min(until)).await else {
+    // Of HTTP/1 this task drives both. A connection that is shared has a task, which sends the body.
+    let shared = connection.is_shared();
+    let deadline = |cx: &Context<'_>| {
+        if shared {
+            progress.await_end(cx);
+        }
+        // It moves with the body.
+        progress.overdue(timeouts).min(until)
+    };
+    let Some(answered) = connection.send(request, deadline).await else {
         let now = Instant::now();
         let slow_body = progress.waits_for_client() && progress.overdue(timeouts) <= now;
-        let error = if slow_body { ProxyError::SlowBody } else { terms.overdue(now) };
-        return Err(Failure::Final(error));
+        return Err(match slow_body {
+            true => Failure::Final(ProxyError::SlowBody),
+            false => Failure::Overdue(terms.overdue(now)),
+        });
     };
     match answered {
         Ok(response) => {

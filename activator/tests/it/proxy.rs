@@ -23,6 +23,7 @@ mod pooled;
 mod raw;
 mod responses;
 mod shortage;
+mod silence;
 mod slowness;
 mod smuggling;
 mod streaming;

@@ -6,7 +6,7 @@ use http::Method;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use pilotlight_tests::{
-    Load, Scope, await_condition,
+    Caller, Load, Scope, await_condition,
     faults::{container, kill, machines_are_ours},
     objects::hello,
     request, scoped,
@@ -107,20 +107,61 @@ async fn a_pod_that_never_answers_is_told_of_in_time() -> Result<()> {
     .await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_never_answers_is_set_aside_until_it_does() -> Result<()> {
+    if !machines_are_ours() {
+        return Ok(());
+    }
+    scoped(async |scope| {
+        let spec = hello(json!({ "timeouts": { "firstByte": "2s" }, "scaling": { "warm": 2, "max": 2 } }));
+        let caller = scope.deploy("hello", spec).await?;
+        let pods = scope.await_pods("hello", 2, START).await?;
+        expect_ok(&caller.get("/").await?)?;
+        container(&pods[0], &["pause"]).await?;
+        let answered = all_answered_by_another(scope, &caller).await;
+        container(&pods[0], &["resume"]).await?;
+        answered?;
+        await_condition(END, "the pod is back", async || {
+            ensure!(sum(scope, "set_aside").await? == 0);
+            Ok(())
+        })
+        .await?;
+        expect_ok(&caller.get("/").await?)
+    })
+    .await
+}
+
+/// Each request is answered, at first by a repetition, while one of two pods hangs.
+async fn all_answered_by_another(scope: &Scope, caller: &Caller) -> Result<()> {
+    await_condition(START, "the pod is set aside", async || {
+        expect_ok(&caller.get("/").await?)?;
+        ensure!(sum(scope, "set_aside").await? > 0);
+        Ok(())
+    })
+    .await?;
+    // With several activators each finds out by itself.
+    for _ in 0..20 {
+        expect_ok(&caller.get("/").await?)?;
+    }
+    Ok(())
+}
+
 /// Waits until the function has `count` requests in flight.
 async fn busy(scope: &Scope, count: u64) -> Result<()> {
     await_condition(END, &format!("{count} in flight"), async || {
-        let key = format!("{}/hello", scope.namespace);
-        let functions = scope.cluster.debug_functions().await?;
-        let in_flight: u64 = functions
-            .iter()
-            .filter(|function| function["function"] == key.as_str())
-            .filter_map(|function| function["in_flight"].as_u64())
-            .sum();
+        let in_flight = sum(scope, "in_flight").await?;
         ensure!(in_flight >= count, "{in_flight}");
         Ok(())
     })
     .await
+}
+
+/// A number of the function `hello`, of all activators together.
+async fn sum(scope: &Scope, what: &str) -> Result<u64> {
+    let key = format!("{}/hello", scope.namespace);
+    let functions = scope.cluster.debug_functions().await?;
+    let of_hello = functions.iter().filter(|function| function["function"] == key.as_str());
+    Ok(of_hello.filter_map(|function| function[what].as_u64()).sum())
 }
 
 fn restarts(pod: &Pod) -> i32 {

@@ -27,6 +27,8 @@ pub(in crate::proxy) struct Progress {
     /// Whether the response has ended, so that nobody wants the rest of the body.
     pub(super) abandoned: AtomicBool,
     pub(super) waker: AtomicWaker,
+    /// Who waits for the response, and is to look at the clock again when the body has ended.
+    pub(super) waiter: AtomicWaker,
 }
 
 impl Progress {
@@ -73,6 +75,19 @@ impl Progress {
 
     pub(super) fn note(&self) {
         self.last.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// The body has been handed over: from now on the response is what is waited for.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.waiter.wake();
+    }
+
+    /// Whoever waits for the response is woken when the body ends, which may be another task's doing.
+    pub(in crate::proxy) fn await_end(&self, cx: &Context<'_>) {
+        if !self.ended() {
+            self.waiter.register(cx.waker());
+        }
     }
 
     /// When the next piece, or the response's head, is overdue.
