@@ -1,21 +1,22 @@
 //! The slots of one function and the requests that wait for one: a central queue with late binding.
 //!
 //! A request is bound to a pod only when a slot is free, so no request waits behind a busy pod while
-//! another pod has room. In order of arrival, under lasting overload the newest first ([`overload`]);
-//! O(log n) removal; no clock, no IO, no locks.
+//! another pod has room. In order of arrival, under lasting overload the newest first ([`overload`]). No
+//! clock, no IO, no locks.
 
+mod line;
 mod overload;
 
 use std::{
     cmp::Reverse,
-    collections::VecDeque,
     time::{Duration, Instant},
 };
 
-use self::overload::{Overload, Queue};
-
-/// Gaps in the queue that are left alone however few requests wait.
-const FEW_GAPS: usize = 64;
+pub use self::line::{Full, HoldBounds, Holding, Ticket};
+use self::{
+    line::Line,
+    overload::{Overload, Queue},
+};
 
 /// Requests in flight that a pod may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,37 +33,6 @@ impl Limit {
         self.0
     }
 }
-
-/// What may wait, in requests and in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HoldBounds {
-    /// How many requests.
-    pub requests: u32,
-    /// How many bytes of them are in memory.
-    pub bytes: u64,
-}
-
-/// What waits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Holding {
-    /// How many requests.
-    pub requests: u32,
-    /// How many bytes of them are in memory.
-    pub bytes: u64,
-}
-
-/// Why a request may not wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// As many requests as may wait do.
-    Requests,
-    /// As many bytes as may wait do.
-    Bytes,
-}
-
-/// Identifies a held request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(u64);
 
 /// A slot that was given to a held request.
 #[derive(Debug, PartialEq, Eq)]
@@ -101,33 +71,12 @@ pub struct Place<W> {
     pub pushed_out: Vec<W>,
 }
 
-#[derive(Debug)]
-struct Held<W> {
-    ticket: Ticket,
-    bytes: u64,
-    since: Instant,
-    /// How many waited when it came.
-    found: u32,
-    /// `None` once the request has left: skipping a gap is cheaper than closing it.
-    waiter: Option<W>,
-}
-
-impl<W> Held<W> {
-    /// The request and its bytes, if it still waits.
-    fn into_waiter(self) -> Option<(W, u64)> {
-        self.waiter.map(|waiter| (waiter, self.bytes))
-    }
-}
-
 /// Slots and held requests of one function. `P` identifies a pod, `W` a held request.
 #[derive(Debug)]
 pub struct Slots<W, P> {
     pods: Vec<PodSlots<P>>,
-    queue: VecDeque<Held<W>>,
+    line: Line<W>,
     overload: Overload,
-    next_ticket: u64,
-    held: u32,
-    held_bytes: u64,
     in_flight: u32,
 }
 
@@ -135,8 +84,7 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
     /// No pods, nobody waiting. A request may wait for `timeout`, which its caller sees to; here it is the
     /// measure of what is long.
     pub fn new(timeout: Duration) -> Self {
-        let (pods, queue, overload) = (Vec::new(), VecDeque::new(), Overload::new(timeout));
-        Self { pods, queue, overload, next_ticket: 0, held: 0, held_bytes: 0, in_flight: 0 }
+        Self { pods: Vec::new(), line: Line::new(), overload: Overload::new(timeout), in_flight: 0 }
     }
 
     /// Whether there is overload: the newest go first, and the oldest are told that it takes too long.
@@ -156,12 +104,12 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
 
     /// Requests that wait.
     pub fn held(&self) -> u32 {
-        self.held
+        self.line.len()
     }
 
     /// What waits.
     pub fn holding(&self) -> Holding {
-        Holding { requests: self.held, bytes: self.held_bytes }
+        self.line.holding()
     }
 
     /// Pods that take new requests.
@@ -194,7 +142,7 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
     /// first of equals wins, so that at low load the last pods idle and can go.
     /// `None` when there is no free slot, or when others wait already.
     pub fn take(&mut self, preferred: Option<&P>) -> Option<P> {
-        if self.held > 0 { None } else { self.take_for(preferred) }
+        if self.held() > 0 { None } else { self.take_for(preferred) }
     }
 
     fn take_for(&mut self, preferred: Option<&P>) -> Option<P> {
@@ -229,42 +177,22 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
         bounds: HoldBounds,
         now: Instant,
     ) -> Result<Place<W>, (W, Full)> {
-        self.overload.came(now);
         let mut pushed_out = Vec::new();
         let may_push = self.overloaded() && bounds.requests > 0 && bytes <= bounds.bytes;
-        while let Some(full) = self.full(bytes, bounds) {
+        while let Some(full) = self.line.full(bytes, bounds) {
             match may_push.then(|| self.pop_oldest()).flatten() {
                 Some(oldest) => pushed_out.push(oldest),
                 None => return Err((waiter, full)),
             }
         }
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        self.queue.push_back(Held { ticket, bytes, since: now, found: self.held, waiter: Some(waiter) });
-        self.held += 1;
-        self.held_bytes += bytes;
+        let ticket = self.line.push(waiter, bytes, now);
         Ok(Place { ticket, pushed_out })
-    }
-
-    fn full(&self, bytes: u64, bounds: HoldBounds) -> Option<Full> {
-        if self.held >= bounds.requests {
-            return Some(Full::Requests);
-        }
-        (self.held_bytes.saturating_add(bytes) > bounds.bytes).then_some(Full::Bytes)
     }
 
     /// A held request leaves without a slot: its caller is gone, or its time is over.
     pub fn leave(&mut self, ticket: Ticket) {
-        let Ok(at) = self.queue.binary_search_by_key(&ticket, |held| held.ticket) else { return };
-        let held = &mut self.queue[at];
-        if held.waiter.take().is_some() {
-            let bytes = held.bytes;
-            self.left(bytes);
-        }
-        // Gaps cost memory only; a few of them are not worth closing.
-        if self.queue.len() > 2 * self.held as usize + FEW_GAPS {
-            self.queue.retain(|held| held.waiter.is_some());
-        }
+        self.line.leave(ticket);
+        self.fewer_wait();
     }
 
     /// A request has left `pod`: its slot is free, if the pod is still open.
@@ -325,9 +253,8 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
 
     /// Every held request, oldest first; nobody waits afterwards.
     pub fn dismiss(&mut self) -> Vec<W> {
-        (self.held, self.held_bytes) = (0, 0);
         self.overload.end();
-        self.queue.drain(..).filter_map(|held| held.waiter).collect()
+        self.line.drain()
     }
 
     /// Gives a free slot to the held request whose turn it is; `None` if there is no such slot or request.
@@ -337,48 +264,31 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
 
     /// The same, where a request may have a pod that it would best go to.
     pub fn next_by(&mut self, now: Instant, preferred: impl Fn(&W) -> Option<&P>) -> Option<Grant<W, P>> {
-        let found = self.front()?.found;
-        if self.used().all(|(_, pod)| pod.free() == 0) {
+        if self.held() == 0 || self.used().all(|(_, pod)| pod.free() == 0) {
             return None;
         }
         let slots = self.used().map(|(_, pod)| u64::from(pod.room)).sum();
-        self.overload.look(Queue { held: self.held, found, slots }, now);
+        self.overload.look(Queue { held: self.held(), slots }, now);
         // Somebody waits, as the oldest was there.
-        let waiter = if self.overloaded() { self.pop_newest() } else { self.pop_oldest() }?;
+        let waiter = if self.overloaded() { self.line.pop_newest() } else { self.line.pop_oldest() }?;
+        self.fewer_wait();
         let pod = self.take_for(preferred(&waiter))?;
         Some(Grant { waiter, pod })
     }
 
     /// Since when the oldest held request has waited.
     pub fn oldest(&mut self) -> Option<Instant> {
-        self.front().map(|oldest| oldest.since)
-    }
-
-    /// The oldest held request; gaps before it are closed.
-    fn front(&mut self) -> Option<&Held<W>> {
-        while self.queue.front()?.waiter.is_none() {
-            self.queue.pop_front();
-        }
-        self.queue.front()
+        self.line.oldest()
     }
 
     fn pop_oldest(&mut self) -> Option<W> {
-        let (waiter, bytes) = std::iter::from_fn(|| self.queue.pop_front()).find_map(Held::into_waiter)?;
-        self.left(bytes);
-        Some(waiter)
+        let oldest = self.line.pop_oldest();
+        self.fewer_wait();
+        oldest
     }
 
-    fn pop_newest(&mut self) -> Option<W> {
-        let (waiter, bytes) = std::iter::from_fn(|| self.queue.pop_back()).find_map(Held::into_waiter)?;
-        self.left(bytes);
-        Some(waiter)
-    }
-
-    /// One held request less.
-    fn left(&mut self, bytes: u64) {
-        self.held -= 1;
-        self.held_bytes -= bytes;
-        if self.held == 0 {
+    fn fewer_wait(&mut self) {
+        if self.held() == 0 {
             self.overload.end();
         }
     }
@@ -475,7 +385,7 @@ mod tests {
         assert_eq!(served(&open(&mut slots, "a", 1)), [(2, "a")]);
         slots.leave(tickets[2]);
         assert_eq!(release(&mut slots, Instant::now()), Some(3));
-        assert_eq!((slots.held(), slots.held_bytes), (0, 0));
+        assert_eq!((slots.holding(), slots.line.oldest()), (Holding::default(), None));
     }
 
     #[test]
@@ -500,58 +410,48 @@ mod tests {
         assert_eq!(slots.in_flight(), 0);
     }
 
-    /// One pod, 21 that wait, and for two periods as many came as were served.
-    fn growing(start: Instant) -> Slots<u32, &'static str> {
+    /// When the queue of [`deep`] has been so for long enough.
+    fn lasting(start: Instant) -> Instant {
+        start + TIMEOUT / 60
+    }
+
+    /// One pod, and 41 that wait, as many as before when one was served.
+    fn deep(start: Instant) -> Slots<u32, &'static str> {
         let mut slots = slots(1, &["a"]);
         assert_eq!(slots.take(None), Some("a"));
-        for waiter in 0..21 {
+        for waiter in 0..41 {
             slots.hold(waiter, 10, BOUNDS, start).unwrap();
         }
-        for waiter in 0..21 {
-            let next = release(&mut slots, start + TIMEOUT / 60);
-            assert_eq!(next, Some(waiter), "in order at first");
-            slots.hold(21 + waiter, 10, BOUNDS, start + TIMEOUT / 60).unwrap();
-        }
+        assert_eq!(release(&mut slots, start), Some(0), "in order at first");
+        slots.hold(41, 10, BOUNDS, start).unwrap();
         slots
     }
 
     #[test]
     fn under_overload_the_newest_go_first_and_the_oldest_are_told() {
         let start = Instant::now();
-        let mut slots = growing(start);
-        let later = start + TIMEOUT / 20;
+        let mut slots = deep(start);
+        let later = lasting(start);
         assert!(!slots.overloaded() && slots.expire(later).is_empty());
         assert_eq!(release(&mut slots, later), Some(41), "the newest");
         assert!(slots.overloaded() && slots.expire(later).is_empty());
         slots.hold(50, 10, BOUNDS, later).unwrap();
-        assert_eq!(slots.expire(start + TIMEOUT / 60 + TIMEOUT / 10), (21..41).collect::<Vec<_>>());
-        assert_eq!((slots.held(), slots.held_bytes), (1, 10));
+        assert_eq!(slots.expire(start + TIMEOUT / 5), (1..41).collect::<Vec<_>>());
+        assert_eq!(slots.holding(), Holding { requests: 1, bytes: 10 });
     }
 
     #[test]
     fn under_overload_the_oldest_make_room() {
         let start = Instant::now();
-        let mut slots = growing(start);
-        let bounds = HoldBounds { requests: 21, bytes: 230 };
+        let mut slots = deep(start);
+        let bounds = HoldBounds { requests: 41, bytes: 430 };
         assert_eq!(slots.hold(60, 10, bounds, start), Err((60, Full::Requests)), "not before");
-        release(&mut slots, start + TIMEOUT / 20);
+        release(&mut slots, lasting(start));
         assert!(slots.hold(61, 10, bounds, start).unwrap().pushed_out.is_empty());
-        assert_eq!(slots.hold(62, 10, bounds, start).unwrap().pushed_out, [21]);
-        assert_eq!(slots.hold(63, 50, bounds, start).unwrap().pushed_out, [22, 23, 24]);
-        assert_eq!(slots.hold(64, 231, bounds, start), Err((64, Full::Bytes)), "it never fits");
-        assert_eq!(slots.held(), 19);
-    }
-
-    #[test]
-    fn those_who_leave_do_not_pile_up_behind_one_who_stays() {
-        let mut slots = slots(1, &[]);
-        slots.hold(0, 1, BOUNDS, Instant::now()).unwrap();
-        for waiter in 1..10_000 {
-            let place = slots.hold(waiter, 1, BOUNDS, Instant::now()).unwrap();
-            slots.leave(place.ticket);
-        }
-        assert!(slots.queue.len() < 100, "{}", slots.queue.len());
-        assert_eq!(served(&open(&mut slots, "a", 1)), [(0, "a")]);
+        assert_eq!(slots.hold(62, 10, bounds, start).unwrap().pushed_out, [1]);
+        assert_eq!(slots.hold(63, 50, bounds, start).unwrap().pushed_out, [2, 3, 4]);
+        assert_eq!(slots.hold(64, 431, bounds, start), Err((64, Full::Bytes)), "it never fits");
+        assert_eq!(slots.held(), 39);
     }
 
     #[test]
@@ -586,7 +486,8 @@ mod tests {
             assert!(opened.iter().all(|pod| slots.is_open(pod) == used.contains(pod)), "{silent:?}");
             let preferred = slots.take(Some(&"b"));
             assert_eq!(preferred == Some("b"), used.contains(&"b"), "{silent:?}: though it is preferred");
-            let mut taken: Vec<_> = preferred.into_iter().chain(std::iter::from_fn(|| slots.take(None))).collect();
+            let mut taken: Vec<_> =
+                preferred.into_iter().chain(std::iter::from_fn(|| slots.take(None))).collect();
             taken.sort_unstable();
             assert_eq!(taken, used, "{silent:?}");
             slots.hold(1, 1, BOUNDS, Instant::now()).unwrap();

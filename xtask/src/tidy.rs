@@ -33,6 +33,7 @@ const PURE: &[&str] = &[
     "activator/src/proxy/strict.rs",
     "activator/src/proxy/tunnel/frames.rs",
     "activator/src/slots.rs",
+    "activator/src/slots/line.rs",
     "activator/src/slots/overload.rs",
     "operator/src/function/build.rs",
     "operator/src/function/build/deployment.rs",
