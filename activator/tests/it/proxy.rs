@@ -21,6 +21,7 @@ mod kinds;
 mod peers;
 mod pooled;
 mod raw;
+mod remains;
 mod responses;
 mod shortage;
 mod silence;

@@ -35,6 +35,9 @@ use tokio_util::sync::CancellationToken;
 /// No test waits longer than this for anything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What the process may hold: requests and bytes.
+const HOLDING: (u64, u64) = (10_000, 1 << 28);
+
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// An activator that serves one Function.
@@ -48,6 +51,8 @@ pub(super) struct Bed {
     pub(super) reached: IntCounterVec,
     /// Open client connections.
     pub(super) connections: IntGauge,
+    /// Open upgraded connections.
+    pub(super) open_tunnels: IntGauge,
     stop: CancellationToken,
     tunnels: Tunnels,
     server: Mutex<Option<JoinHandle<Clients>>>,
@@ -61,24 +66,30 @@ impl Bed {
         Self::with_tls(spec, None, None).await
     }
 
+    /// The same, for a process that may hold so many requests and bytes.
+    pub(super) async fn holding(spec: FunctionSpec, requests: u64, bytes: u64) -> Self {
+        Self::with(spec, (requests, bytes), None, None, |_| {}).await
+    }
+
     /// The same, with other limits for clients.
     pub(super) async fn with_limits(spec: FunctionSpec, change: impl FnOnce(&mut Limits)) -> Self {
-        Self::with(spec, None, None, change).await
+        Self::with(spec, HOLDING, None, None, change).await
     }
 
     /// The same, with a port for TLS, and with redirects to it.
     pub(super) async fn with_tls(spec: FunctionSpec, tls: Option<Tls>, redirect: Option<Redirect>) -> Self {
-        Self::with(spec, tls, redirect, |_| {}).await
+        Self::with(spec, HOLDING, tls, redirect, |_| {}).await
     }
 
     async fn with(
         spec: FunctionSpec,
+        holding: (u64, u64),
         tls: Option<Tls>,
         redirect: Option<Redirect>,
         change: impl FnOnce(&mut Limits),
     ) -> Self {
         let metrics = Metrics::register(&Registry::new()).unwrap();
-        let (process, pokes) = Process::new(10_000, 1 << 28);
+        let (process, pokes) = Process::new(holding.0, holding.1);
         let domains = Domains { outside: "example.org".into(), cluster: "cluster.local".into() };
         let index = Arc::new(Index::new(domains, metrics.clone(), Arc::clone(&process)));
         index.apply_function(&function("hello", spec));
@@ -86,7 +97,8 @@ impl Bed {
         let mut limits = Limits::new(1_000, &process, &metrics);
         change(&mut limits);
         let (reached, open) = (limits.reached.clone(), metrics.connections.clone());
-        let tunnels = Tunnels::new(metrics.tunnels.clone());
+        let open_tunnels = metrics.tunnels.clone();
+        let tunnels = Tunnels::new(open_tunnels.clone());
         let proxy = Arc::new(Proxy {
             routes: index.routes(),
             process: Arc::clone(&process),
@@ -123,6 +135,7 @@ impl Bed {
             process,
             reached,
             connections: open,
+            open_tunnels,
             stop,
             tunnels,
             server,

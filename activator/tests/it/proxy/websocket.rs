@@ -28,7 +28,7 @@ use super::{
 };
 
 /// `hello`, masked with zeros as a client may, and as a server sends it.
-const HELLO: &[u8] = b"\x81\x85\0\0\0\0hello";
+pub(super) const HELLO: &[u8] = b"\x81\x85\0\0\0\0hello";
 pub(super) const HELLO_BACK: &[u8] = b"\x81\x05hello";
 /// Close frames with status 1001 for a client.
 pub(super) const GOING_AWAY: &[u8] = b"\x88\x02\x03\xe9";
@@ -64,7 +64,7 @@ where
 }
 
 /// What a WebSocket server answers to a handshake, after it has checked it.
-fn consent(request: &Request<Incoming>) -> Response<Body> {
+pub(super) fn consent(request: &Request<Incoming>) -> Response<Body> {
     assert_eq!(request.headers()["sec-websocket-version"], "13");
     assert_eq!(request.uri().path(), "/chat");
     if request.version() == Version::HTTP_2 {
