@@ -2,6 +2,7 @@
 
 mod aborts;
 mod cold;
+mod docs;
 mod proxy;
 mod queue;
 

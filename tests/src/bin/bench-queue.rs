@@ -39,7 +39,11 @@ const DEADLINE: u32 = 10;
 /// Time until overload is noticed and the queue has turned.
 const SETTLING: Duration = Duration::from_secs(5);
 /// Requests a second to the function beside the flood.
-const TRICKLE: f64 = 50.0;
+const TRICKLE: f64 = 100.0;
+/// What is asked of the pods, as a share of what they can do.
+const LOADS: [f64; 4] = [0.9, 1.05, 1.3, 3.0];
+/// How much longer the slowest requests of another function may take beside a flood: both share the cores.
+const BESIDE: f64 = 3.0;
 /// With what a pod says how long it took, in microseconds.
 const TOOK: &str = "took-us";
 
@@ -62,6 +66,12 @@ struct Job {
     service: Duration,
     /// From when it was due to its whole answer; `None`: it was refused.
     took: Option<Duration>,
+}
+
+impl Job {
+    fn answered(self, took: Duration) -> Self {
+        Self { took: Some(took), ..self }
+    }
 }
 
 /// splitmix64: the same requests in every run.
@@ -232,8 +242,91 @@ impl Bench {
     }
 }
 
+/// What one load did.
+struct Outcome {
+    load: f64,
+    jobs: Vec<Job>,
+    span: Duration,
+    /// What a function beside it noticed.
+    beside: Vec<Job>,
+}
+
+impl Outcome {
+    async fn of(bench: &Arc<Bench>, load: f64, span: Duration) -> Result<Self> {
+        let rate = load * PODS as f64 / MEAN.as_secs_f64();
+        let (jobs, beside) = tokio::join!(
+            bench.run("queue", jobs(rate, span, |random| MEAN.mul_f64(random.heavy_tailed()))),
+            bench.run("beside", trickle(span))
+        );
+        Ok(Self { load, jobs: jobs?, span, beside: beside? })
+    }
+
+    fn row(&self) -> String {
+        let Self { load, jobs, span, .. } = self;
+        let work: Duration = jobs.iter().map(|job| job.service).sum();
+        let offered = work.as_secs_f64() / (span.as_secs_f64() * PODS as f64);
+        let refused = jobs.iter().filter(|job| job.took.is_none()).count() as f64 / jobs.len() as f64;
+        let in_order: Vec<_> = jobs.iter().zip(ideal(jobs)).map(|(job, took)| job.answered(took)).collect();
+        let p99 = |jobs: &[Job]| millis(quantile(took(jobs), 0.99));
+        format!(
+            "| {load} | {offered:.2} | {} | {} | {:.3} | {:.3} | {:.1} % |",
+            p99(jobs),
+            p99(&in_order),
+            goodput(jobs, *span),
+            goodput(&in_order, *span),
+            100.0 * refused
+        )
+    }
+}
+
+/// What has to be reached.
+struct Bar {
+    what: String,
+    reached: f64,
+    limit: f64,
+    /// Whether more is worse.
+    at_most: bool,
+}
+
+impl Bar {
+    fn row(&self) -> String {
+        let Self { what, reached, limit, at_most } = self;
+        let met = if *at_most { reached <= limit } else { reached >= limit };
+        let (sign, met) = (if *at_most { "≤" } else { "≥" }, if met { "met" } else { "missed" });
+        format!("| {what} | {reached:.2} | {sign} {limit} | {met} |")
+    }
+}
+
+fn trickle(span: Duration) -> Vec<Job> {
+    jobs(TRICKLE, span, |_| Duration::ZERO)
+}
+
+fn took(jobs: &[Job]) -> Vec<Duration> {
+    jobs.iter().filter_map(|job| job.took).collect()
+}
+
 fn millis(time: Duration) -> String {
     format!("{:.1}", time.as_secs_f64() * 1_000.0)
+}
+
+fn bars(outcomes: &[Outcome], alone: &[Job]) -> Vec<Bar> {
+    let p99 = |jobs: &[Job]| quantile(took(jobs), 0.99).as_secs_f64();
+    let mut bars = Vec::new();
+    for outcome in outcomes {
+        let Outcome { load, jobs, span, beside } = outcome;
+        if *load < 1.0 {
+            let ideal = quantile(ideal(jobs), 0.99).as_secs_f64();
+            let what = format!("p99 at {load}, to that of an ideal queue");
+            bars.push(Bar { what, reached: p99(jobs) / ideal, limit: 1.1, at_most: true });
+            continue;
+        }
+        let limit = if *load < 1.3 { 0.95 } else { 0.97 };
+        let what = format!("goodput at {load}, to capacity");
+        bars.push(Bar { what, reached: goodput(jobs, *span), limit, at_most: false });
+        let what = format!("p99 of another function beside {load}, to that alone");
+        bars.push(Bar { what, reached: p99(beside) / p99(alone), limit: BESIDE, at_most: true });
+    }
+    bars
 }
 
 #[tokio::main]
@@ -241,44 +334,22 @@ async fn main() -> Result<()> {
     let args = Args::parse();
     let span = Duration::from_secs(args.seconds) + SETTLING;
     let bench = Bench::start(&args.activator).await?;
-    let capacity = PODS as f64 / MEAN.as_secs_f64();
-    let heavy = |random: &mut Random| MEAN.mul_f64(random.heavy_tailed());
-    println!(
-        "{PODS} pods with one slot each, services of {MEAN:?} with a squared coefficient of variation of 15\n"
-    );
-
-    let below = bench.run("queue", jobs(0.9 * capacity, span, heavy)).await?;
-    let load = below.iter().map(|job| job.service).sum::<Duration>().as_secs_f64()
-        / (span.as_secs_f64() * PODS as f64);
-    let (real, ideal) = (below.iter().filter_map(|job| job.took).collect(), ideal(&below));
-    let (real, ideal) = (quantile(real, 0.99), quantile(ideal, 0.99));
-    println!(
-        "load {load:.2}: p99 {} ms, an ideal queue {} ms, ratio {:.3}",
-        millis(real),
-        millis(ideal),
-        real.as_secs_f64() / ideal.as_secs_f64()
-    );
-
-    let trickle = || jobs(TRICKLE, span, |_| Duration::ZERO);
-    let alone = bench.run("beside", trickle()).await?;
-    for load in [1.3, 3.0] {
-        let (flood, beside) = tokio::join!(
-            bench.run("queue", jobs(load * capacity, span, heavy)),
-            bench.run("beside", trickle())
-        );
-        let (flood, beside) = (flood?, beside?);
-        let refused = flood.iter().filter(|job| job.took.is_none()).count() as f64 / flood.len() as f64;
-        println!("load {load}: goodput {:.3} of capacity, {refused:.2} refused", goodput(&flood, span));
-        for (what, jobs) in [("alone", &alone), ("beside the flood", &beside)] {
-            let times: Vec<_> = jobs.iter().filter_map(|job| job.took).collect();
-            println!(
-                "  another function {what}: p50 {} ms, p99 {} ms, {} of {} answered",
-                millis(quantile(times.clone(), 0.5)),
-                millis(quantile(times.clone(), 0.99)),
-                times.len(),
-                jobs.len()
-            );
-        }
+    let alone = bench.run("beside", trickle(span)).await?;
+    let mut outcomes = Vec::new();
+    for load in LOADS {
+        outcomes.push(Outcome::of(&bench, load, span).await?);
+    }
+    println!("| | reached | bar | |\n| --- | --- | --- | --- |");
+    bars(&outcomes, &alone).iter().for_each(|bar| println!("{}", bar.row()));
+    println!("\n| load | as it came | p99, ms | ideal, ms | goodput | in order of arrival | refused |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    outcomes.iter().for_each(|outcome| println!("{}", outcome.row()));
+    println!("\n| another function | p50, ms | p99, ms |\n| --- | --- | --- |");
+    let beside = outcomes.iter().map(|outcome| (format!("beside {}", outcome.load), &outcome.beside));
+    for (what, jobs) in std::iter::once(("alone".to_owned(), &alone)).chain(beside) {
+        anyhow::ensure!(took(jobs).len() == jobs.len(), "{what}: some were refused");
+        let quantile = |share| millis(quantile(took(jobs), share));
+        println!("| {what} | {} | {} |", quantile(0.5), quantile(0.99));
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 use clap::Args;
 
+use super::docs;
 use crate::{paths, run};
 
 #[derive(Debug, Args)]
@@ -12,6 +13,9 @@ pub(crate) struct QueueArgs {
     /// Seconds for each load
     #[arg(long, default_value_t = 30)]
     seconds: u32,
+    /// Does not write the tables into docs/holding.md
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(super) fn bench(args: &QueueArgs) -> Result<()> {
@@ -20,7 +24,9 @@ pub(super) fn bench(args: &QueueArgs) -> Result<()> {
     let programs = paths::workspace().join("target/release");
     let mut program = Command::new(programs.join("bench-queue"));
     program.arg("--activator").arg(programs.join("examples/standalone"));
-    run::run(program.args(["--seconds", &args.seconds.to_string()]))
+    let text = run::printed(program.args(["--seconds", &args.seconds.to_string()]))?;
+    println!("{text}");
+    if args.dry_run { Ok(()) } else { docs::write("docs/holding.md", "cargo xtask bench queue", &text) }
 }
 
 fn build(what: &[&str]) -> Result<()> {

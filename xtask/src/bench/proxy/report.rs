@@ -1,19 +1,14 @@
 //! The results as Markdown, for people and for docs/benchmarks.md.
 
 use std::fmt::Write as _;
-use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::driver::{Order, Outcome};
 use super::loads::{Figure, Load};
 use super::peers::Peer;
 use super::results::{Results, Spread};
-use crate::paths;
-
-/// What is written goes between these lines.
-const BEGIN: &str = "<!-- written by `cargo xtask bench proxy` -->";
-const END: &str = "<!-- end -->";
+use crate::bench::docs;
 
 /// What Pilotlight has to reach, as a ratio to HAProxy.
 struct Bar {
@@ -152,12 +147,5 @@ fn memory(text: &mut String, results: &Results, load: Load) -> std::fmt::Result 
 
 /// Writes the tables into docs/benchmarks.md.
 pub(super) fn write(tables: &str) -> Result<()> {
-    let file = paths::workspace().join("docs/benchmarks.md");
-    let text = fs::read_to_string(&file)?;
-    let (before, rest) =
-        text.split_once(BEGIN).with_context(|| format!("docs/benchmarks.md: no line {BEGIN}"))?;
-    let (_, after) = rest.split_once(END).with_context(|| format!("docs/benchmarks.md: no line {END}"))?;
-    fs::write(&file, format!("{before}{BEGIN}\n{}\n{END}{after}", tables.trim_end()))?;
-    eprintln!("written to docs/benchmarks.md");
-    Ok(())
+    docs::write("docs/benchmarks.md", "cargo xtask bench proxy", tables)
 }
