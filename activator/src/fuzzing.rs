@@ -6,10 +6,24 @@ use std::str::FromStr;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pilotlight_crds::{Bytes, Span};
 
+use crate::tls::Certificate;
 pub use crate::{
-    proxy::fuzzing::{forwarding, frames, framing, guard, paths},
+    peer::fuzzing::peers,
+    proxy::fuzzing::{forwarding, frames, framing, grpc, guard, paths, websocket},
     session::fuzzing::sessions,
 };
+
+/// Whatever is in a Secret, it is a certificate with names or an error. The first byte says where the key begins,
+/// in eighths.
+pub fn certificates(bytes: &[u8]) {
+    let Some((cut, rest)) = bytes.split_first() else { return };
+    let (chain, key) = rest.split_at(rest.len() * usize::from(cut % 9) / 8);
+    let text = |bytes: &[u8]| k8s_openapi::ByteString(bytes.to_vec());
+    let data = [("tls.crt".to_owned(), text(chain)), ("tls.key".to_owned(), text(key))].into();
+    if let Ok(certificate) = Certificate::read(&data) {
+        assert!(certificate.names.iter().all(|name| !name.bytes().any(|byte| byte.is_ascii_uppercase())));
+    }
+}
 
 /// Units read back as they are written.
 pub fn units(bytes: &[u8]) {

@@ -42,6 +42,8 @@ use tokio::{
 
 use self::link::Desk;
 use self::wire::WireError;
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::wire::fuzzing;
 pub use self::{
     leases::{Leases, Moment},
     ledger::Ledger,

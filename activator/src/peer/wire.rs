@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 use pilotlight_crds::{ConnectionKey, Keys, keys::SIGNATURE};
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -188,7 +188,7 @@ fn transcript(dialler: &[u8], other: &[u8]) -> Vec<u8> {
     [&lengths[0], &lengths[1], dialler, other].concat()
 }
 
-async fn read_text(read: &mut OwnedReadHalf, longest: usize) -> Result<Vec<u8>, WireError> {
+async fn read_text(read: &mut (impl AsyncRead + Unpin), longest: usize) -> Result<Vec<u8>, WireError> {
     let length = read.read_u32().await? as usize;
     if length > longest {
         return Err(WireError::TooLong(length));
@@ -220,14 +220,17 @@ impl Reader {
     /// When the connection ends, or a frame is not the peer's next one.
     pub(super) async fn read(&mut self) -> Result<Frame, WireError> {
         let sealed = read_text(&mut self.stream, MAX_FRAME).await?;
-        let (signature, text) = sealed.split_first_chunk::<SIGNATURE>().ok_or(WireError::BadSignature)?;
-        let signed = [&[self.from][..], &self.number.to_be_bytes(), text];
-        if !self.key.verify(&signed, signature) {
-            return Err(WireError::BadSignature);
-        }
+        let text = opened(&self.key, self.from, self.number, &sealed)?;
         self.number += 1;
         Ok(serde_json::from_slice(text)?)
     }
+}
+
+/// What a frame says, if its sender has signed it as this frame.
+fn opened<'a>(key: &ConnectionKey, from: u8, number: u64, sealed: &'a [u8]) -> Result<&'a [u8], WireError> {
+    let (signature, text) = sealed.split_first_chunk::<SIGNATURE>().ok_or(WireError::BadSignature)?;
+    let signed = [&[from][..], &number.to_be_bytes(), text];
+    if key.verify(&signed, signature) { Ok(text) } else { Err(WireError::BadSignature) }
 }
 
 /// The sending half.
@@ -256,6 +259,8 @@ impl Writer {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 #[path = "wire/tests.rs"]
 mod tests;

@@ -32,6 +32,7 @@ use super::{
     strict,
     trace::{Trace, TraceIds},
 };
+pub use super::{grpc::grpc, tunnel::fuzzing::websocket};
 use crate::{
     fuzzing::headers as read_headers,
     index::{Claim, Domains, RouteTable},
@@ -265,6 +266,20 @@ pub fn forwarding(bytes: &[u8]) {
         assert!(hop, "{name}: {value:?}");
     }
     assert_eq!(headers.get_all("x-forwarded-for").iter().collect::<Vec<_>>(), ["10.0.0.9"]);
+    behind_a_proxy(bytes);
+}
+
+/// What a trusted proxy says is kept; the last word on who has called is ours.
+fn behind_a_proxy(bytes: &[u8]) {
+    let mut headers = read_headers(bytes);
+    let ip = std::net::Ipv4Addr::new(10, 0, 0, 9).into();
+    let trusted = ["10.0.0.0/8".parse()].into_iter().flatten().collect::<Vec<_>>();
+    let peer = Peer::new(Caller::new(ip, UrlScheme::Http, None), &trusted);
+    peer.scheme(&headers);
+    let origin = headers::Origin { peer: &peer, host: None, version: Version::HTTP_2 };
+    headers::to_pod(&mut headers, &origin, Protocol::H2c);
+    let last = headers.get_all("x-forwarded-for").iter().next_back().map(HeaderValue::as_bytes);
+    assert!(last.is_some_and(|last| last.ends_with(b"10.0.0.9")), "{headers:?}");
 }
 
 /// The budget of HTTP/2 frames is spent at the same byte however the stream is cut.

@@ -133,6 +133,16 @@ fn percent_encoded(message: &str) -> String {
     encoded
 }
 
+/// Fuzz target: a timeout reads back as it is written, and is never longer than it was.
+#[cfg(feature = "fuzzing")]
+pub fn grpc(bytes: &[u8]) {
+    let Some(asked) = timeout(bytes) else { return };
+    let told = timeout(timeout_value(asked).as_bytes()).unwrap_or_default();
+    // Seconds are our coarsest unit; there may be fewer of them than of somebody's hours.
+    let kept = asked - told < Duration::from_secs(1) || told == Duration::from_secs(LARGEST as u64);
+    assert!(kept, "{asked:?} {told:?}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

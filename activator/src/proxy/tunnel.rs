@@ -6,6 +6,8 @@
 
 mod flow;
 mod frames;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 
 use std::{
     future::poll_fn,
