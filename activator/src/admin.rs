@@ -42,10 +42,15 @@ pub fn router(admin: Admin) -> Router {
 }
 
 async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
-    match (admin.process.leaving(), admin.synced.all()) {
-        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "about to end"),
-        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "waiting for the first list from the API server"),
-        (false, true) => (StatusCode::OK, "ok"),
+    let not_yet = |why| (StatusCode::SERVICE_UNAVAILABLE, why);
+    if admin.process.leaving() {
+        return not_yet("about to end");
+    }
+    match (admin.synced.all(), admin.process.view().settled) {
+        (false, _) => not_yet("waiting for the first list from the API server"),
+        // Until its peers know it they cannot know what it uses.
+        (true, false) => not_yet("waiting for its peers"),
+        (true, true) => (StatusCode::OK, "ok"),
     }
 }
 

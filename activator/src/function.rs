@@ -8,6 +8,7 @@ mod coldstart;
 mod config;
 mod growth;
 mod lending;
+mod mail;
 mod pod;
 mod process;
 mod replicas;
@@ -36,13 +37,14 @@ pub use self::{
     replicas::Observed,
     retiring::ScaleDown,
     role::Share,
-    slot::{Acquired, HoldError, Slot},
+    slot::{Acquired, HoldError, Slot, Wish},
 };
 use self::{
     growth::Growth,
     lending::{after_release, hand_out},
+    mail::Mail,
     replicas::PodEntry,
-    role::{Mail, Role},
+    role::Role,
     slot::HeldGuard,
 };
 use crate::{
@@ -100,6 +102,8 @@ struct Inner {
     /// The last cold start that ended.
     last_cold: Option<pilotlight_crds::ColdStart>,
     last_decision: Option<(Decision, jiff::Timestamp)>,
+    /// More requests than that, and the autoscaler has to look.
+    enough_for: u32,
     /// Why the last order to scale failed.
     scale_error: Option<String>,
     deleted: bool,
@@ -130,17 +134,6 @@ pub struct Report {
     pub cold_start: Option<pilotlight_crds::ColdStart>,
 }
 
-/// What a request brings when it wants a slot.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Wish<'a> {
-    /// Bytes of it that are in memory while it waits.
-    pub bytes: u64,
-    /// Uid of the pod that it would best go to.
-    pub pod: Option<&'a str>,
-    /// Until when it may wait, if it has waited before: then it is no new arrival either.
-    pub until: Option<Instant>,
-}
-
 impl FunctionState {
     /// A function of which only the spec is known.
     pub fn new(
@@ -163,6 +156,7 @@ impl FunctionState {
             cold: None,
             last_cold: None,
             last_decision: None,
+            enough_for: u32::MAX,
             scale_error: None,
             deleted: false,
             role: if alone { Role::alone() } else { Role::undecided(now) },
@@ -269,7 +263,10 @@ impl FunctionState {
         let now = Instant::now();
         let (grants, too_old) = {
             let (config, mut inner) = (self.config.load(), self.lock());
-            inner.slots.put_back(pod);
+            if inner.slots.put_back(pod) {
+                // It may have been waited for.
+                self.poke();
+            }
             after_release(&mut inner, config.limit, pod);
             let grants = hand_out(&mut inner, &config, now);
             let too_old = inner.slots.expire(now);
@@ -387,7 +384,11 @@ impl FunctionState {
         let (in_flight, held) = (inner.slots.in_flight(), inner.slots.held());
         let elsewhere = inner.role.load();
         let others = elsewhere.in_flight.saturating_add(elsewhere.held);
-        inner.window.set_level(in_flight.saturating_add(held).saturating_add(others), now);
+        let level = in_flight.saturating_add(held).saturating_add(others);
+        inner.window.set_level(level, now);
+        if level > inner.enough_for {
+            self.poke();
+        }
         if in_flight + held == 0 {
             // Everybody who waited for a cold start has gone: it is nobody's any longer.
             inner.cold = None;

@@ -100,6 +100,7 @@ impl Index {
         let (Some(config), Some(claim)) = (FunctionConfig::read(function), Claim::read(function)) else {
             return Vec::new();
         };
+        let last_cold = function.status.as_ref().and_then(|status| status.last_cold_start.as_ref());
         let now = Instant::now();
         let mut facts = self.lock();
         match facts.functions.get_mut(&config.key) {
@@ -110,6 +111,7 @@ impl Index {
                     self.publish(&facts);
                 }
                 drop(facts);
+                state.remember(last_cold);
                 state.configure(config, now);
                 Vec::new()
             }
@@ -117,6 +119,7 @@ impl Index {
                 let key = config.key.clone();
                 let metrics = self.metrics.function(&key);
                 let state = FunctionState::new(config, metrics, Arc::clone(&self.process), now);
+                state.remember(last_cold);
                 facts.functions.insert(key.clone(), (claim, Arc::clone(&state)));
                 self.publish(&facts);
                 introduce(&facts, &key, &state, now)

@@ -46,7 +46,7 @@ use self::wire::WireError;
 pub(crate) use self::wire::fuzzing;
 pub use self::{
     leases::{Leases, Moment},
-    ledger::Ledger,
+    ledger::{Ledger, comes_before},
     link::BEAT,
     members::{Members, Owner, PeerPod, Seat, View},
     metrics::PeerMetrics,

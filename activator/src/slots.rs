@@ -195,14 +195,17 @@ impl<W, P: Clone + PartialEq> Slots<W, P> {
         self.fewer_wait();
     }
 
-    /// A request has left `pod`: its slot is free, if the pod is still open.
-    pub fn put_back(&mut self, pod: &P) {
-        let Some(at) = self.pods.iter().position(|known| known.pod == *pod) else { return };
+    /// A request has left `pod`: its slot is free, if the pod is still open. Returns whether it was the last one
+    /// of a closed pod.
+    pub fn put_back(&mut self, pod: &P) -> bool {
+        let Some(at) = self.pods.iter().position(|known| known.pod == *pod) else { return false };
         self.pods[at].in_flight -= 1;
         self.in_flight -= 1;
-        if !self.pods[at].open && self.pods[at].in_flight == 0 {
+        let last = !self.pods[at].open && self.pods[at].in_flight == 0;
+        if last {
             self.pods.swap_remove(at);
         }
+        last
     }
 
     /// Held requests that are to be told now that it takes too long: only under overload.

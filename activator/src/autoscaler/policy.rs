@@ -59,6 +59,17 @@ impl Policy {
             window: idle_after.min(LONGEST_WINDOW),
         }
     }
+
+    /// The most requests in flight and held at once for which so many replicas are enough; `None` if that is
+    /// not what more of them depend on.
+    pub fn carries(&self, replicas: u32) -> Option<u32> {
+        match self.target {
+            _ if replicas >= self.max => None,
+            // Saturates: a float is never too large.
+            Target::Concurrency(target) => Some((f64::from(replicas) * target) as u32),
+            Target::RequestsPerSecond(_) => None,
+        }
+    }
 }
 
 /// At least 1: a target below one request would ask for two pods for one request.
@@ -95,6 +106,14 @@ mod tests {
             Some(Spec { concurrency: None, requests_per_second: Some(200) }),
             Target::RequestsPerSecond(200.0),
         );
+    }
+
+    #[test]
+    fn what_replicas_carry_follows_the_target_up_to_the_most_there_may_be() {
+        let policy = |target| Policy { max: 3, target, ..Policy::new(&FunctionSpec::from_image("x")) };
+        let carries = |target| [0, 2, 3].map(|replicas| policy(target).carries(replicas));
+        assert_eq!(carries(Target::Concurrency(1.5)), [Some(0), Some(3), None]);
+        assert_eq!(carries(Target::RequestsPerSecond(10.0)), [None; 3]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, collections::BTreeSet, time::Instant};
 
 use super::{FunctionConfig, Inner, PodRef, Waiter, replicas::PodEntry, role::Role};
 use crate::{
-    peer::{Ledger, MemberId},
+    peer::{Ledger, MemberId, comes_before},
     slots::{Grant, Limit, Slots},
 };
 
@@ -55,7 +55,8 @@ pub(super) fn give_back_idle(inner: &mut Inner) {
     }
 }
 
-/// Hands out what is free: to the oldest request first, wherever it waits.
+/// Hands out what is free: to the oldest request, wherever it waits; to one that waits here, if it has waited
+/// for about as long.
 pub(super) fn hand_out(
     inner: &mut Inner,
     config: &FunctionConfig,
@@ -76,8 +77,9 @@ pub(super) fn hand_out(
     loop {
         let own = slots.oldest();
         let hungry = ledger.hungry();
-        let mut older = hungry.iter().filter(|(since, _)| own.is_none_or(|own| *since < own));
-        if older.any(|(_, peer)| lend(slots, ledger, peer)) {
+        let mut first =
+            hungry.iter().filter(|(since, _)| own.is_none_or(|own| comes_before(*since, own, now)));
+        if first.any(|(_, peer)| lend(slots, ledger, peer)) {
             continue;
         }
         match slots.next_by(now, preferred) {
@@ -87,7 +89,7 @@ pub(super) fn hand_out(
     }
     let own = slots.oldest().map(|since| (slots.held(), since));
     if own.is_some() || ledger.stirs() || std::mem::take(&mut book.recheck) {
-        ledger.recall(limit, own);
+        ledger.recall(limit, own, now);
     }
     grants
 }

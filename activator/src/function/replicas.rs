@@ -60,6 +60,11 @@ impl PodEntry {
         &self.observed.revision
     }
 
+    /// Whether it is about to end, or has.
+    pub(super) fn ends(&self) -> bool {
+        self.observed.ending
+    }
+
     pub(super) fn live(&self, revision: &str) -> bool {
         !self.observed.ending && self.observed.revision == revision
     }
@@ -249,7 +254,9 @@ impl FunctionState {
 
     /// Remembers a decision; whether it differs from the last one.
     pub fn decided(&self, decision: Decision) -> bool {
+        let config = self.config.load();
         let mut inner = self.lock();
+        inner.enough_for = config.policy.carries(decision.replicas).unwrap_or(u32::MAX);
         let same =
             |(last, _): &(Decision, _)| (last.replicas, last.reason) == (decision.replicas, decision.reason);
         let changed = !inner.last_decision.as_ref().is_some_and(same);

@@ -29,20 +29,27 @@ impl FunctionState {
         let serving = config.serving.as_deref()?;
         let mut inner = self.lock();
         let replicas = inner.replicas.get(serving).copied()?;
-        let surplus = replicas.saturating_sub(wanted) as usize;
+        let live = inner.pods.values().filter(|entry| entry.live(serving));
+        let (answering, others): (Vec<_>, Vec<_>) = live.partition(|entry| entry.answers);
+        // Pods that are more than the replicas are about to be deleted, and stay closed until they are.
+        let there = replicas.max((answering.len() + others.len()) as u32);
+        let surplus = there.saturating_sub(wanted);
         // A ReplicaSet deletes pods that are not ready before all others, whatever they cost.
-        let starting = inner.pods.values().filter(|entry| entry.live(serving) && !entry.answers).count();
-        let going = retiring_pods(&mut inner, serving, surplus.saturating_sub(starting));
+        let starting = (there - answering.len() as u32).min(surplus);
+        let (going, changed) = retiring_pods(&mut inner, serving, (surplus - starting) as usize);
         let idle: Vec<_> = going.iter().filter(|pod| !inner.is_busy(pod)).collect();
-        let removable = (starting.min(surplus) + idle.len()) as u32;
+        let left = there - starting - idle.len() as u32;
         let first = idle.iter().map(|pod| pod.name.clone()).collect();
-        self.settle_and_deliver(inner, now);
-        (removable > 0).then_some(ScaleDown { replicas: replicas - removable, first })
+        if changed {
+            self.settle_and_deliver(inner, now);
+        }
+        (left < replicas).then_some(ScaleDown { replicas: left, first })
     }
 }
 
-/// Marks `count` answering pods as retiring, the idlest first, and unmarks the others.
-fn retiring_pods(inner: &mut Inner, revision: &str, count: usize) -> Vec<PodRef> {
+/// Marks `count` answering pods as retiring, the idlest first, and unmarks the others. Returns them, and
+/// whether they are others than before.
+fn retiring_pods(inner: &mut Inner, revision: &str, count: usize) -> (Vec<PodRef>, bool) {
     let answering = |entry: &&PodEntry| entry.answers && entry.live(revision);
     let mut candidates: Vec<_> = inner
         .pods
@@ -57,8 +64,12 @@ fn retiring_pods(inner: &mut Inner, revision: &str, count: usize) -> Vec<PodRef>
     // Of pods with equally much in flight, those that retire already go on retiring.
     candidates.sort_by_key(|(in_flight, stays, _)| (*in_flight, *stays));
     let going: Vec<PodRef> = candidates.into_iter().take(count).map(|(_, _, pod)| pod).collect();
-    for entry in inner.pods.values_mut() {
-        entry.retiring = entry.pod.as_ref().is_some_and(|pod| going.contains(pod));
+    let mut changed = false;
+    // What is about to end stays closed: others may not know yet that it does.
+    for entry in inner.pods.values_mut().filter(|entry| !entry.ends()) {
+        let goes = entry.pod.as_ref().is_some_and(|pod| going.contains(pod));
+        changed |= entry.retiring != goes;
+        entry.retiring = goes;
     }
-    going
+    (going, changed)
 }

@@ -1,9 +1,23 @@
 //! Guards: a slot is given back, and a held request leaves the queue, whatever happens to its caller.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{FunctionState, PodRef};
 use crate::slots::Ticket;
+
+/// What a request brings when it wants a slot.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish<'a> {
+    /// Bytes of it that are in memory while it waits.
+    pub bytes: u64,
+    /// Uid of the pod that it would best go to.
+    pub pod: Option<&'a str>,
+    /// Until when it may wait, if it has waited before: then it is no new arrival either.
+    pub until: Option<Instant>,
+}
 
 /// Room for one request in a pod. Dropping it gives the slot to the held request whose turn it is.
 #[derive(Debug)]

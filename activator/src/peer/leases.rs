@@ -47,7 +47,7 @@ pub struct Moment {
     pub waited: Duration,
     /// Pods that cannot be reached from here.
     pub unreachable: BTreeSet<String>,
-    /// Of the pods that are to go, those with requests in flight.
+    /// Pods with requests in flight, if any pods are to go.
     pub busy: BTreeSet<String>,
     /// The last cold start that ended here, if the owner has not heard of it.
     pub cold_start: Option<ColdStart>,
@@ -188,9 +188,9 @@ impl Leases {
         &self.going.pods
     }
 
-    /// Whether there is something that the owner waits for.
-    pub fn has_returned(&self) -> bool {
-        !self.returned.is_empty()
+    /// Whether there is something that the owner waits for: leases that come back, or a claim.
+    pub fn is_due(&self) -> bool {
+        !self.returned.is_empty() || (self.unanswered.is_some() && !self.claimed)
     }
 
     /// Whether there is no use in telling the owner anything now: it has to answer the claim first, and a
@@ -256,7 +256,7 @@ mod tests {
         let now = Instant::now();
         let mut leases = Leases::new(pods("p", 2), 5, now);
         leases.follow(Some(("owner".into(), 1)), now);
-        assert!(!leases.must_wait(false), "the first claim goes out at once");
+        assert!(leases.is_due() && !leases.must_wait(false), "the first claim goes out at once");
         let first = leases.tell(moment());
         assert_eq!(first.holds, Some(pods("p", 2)));
         assert!(leases.must_wait(false) && !leases.must_wait(true));
@@ -298,6 +298,7 @@ mod tests {
         assert!(!leases.forsaken(start + UNANSWERED / 2) && leases.forsaken(start + UNANSWERED));
         leases.keep_only(pods("p", 1), start + UNANSWERED);
         assert_eq!(leases.on("p"), 1);
+        assert!(leases.is_due(), "what is left is claimed");
     }
 
     #[test]
@@ -309,6 +310,6 @@ mod tests {
         leases.give_back("p", 5);
         assert_eq!((leases.owed(), leases.on("p")), (0, 0));
         assert_eq!(leases.tell(moment()).returned, pods("p", 3), "no more than there was");
-        assert!(!leases.has_returned());
+        assert!(!leases.is_due());
     }
 }

@@ -15,6 +15,20 @@ use super::{
     owner::MemberId,
 };
 
+/// A request that waits elsewhere gets a slot that could be used where it is only if it has waited for longer
+/// than the oldest one there by a quarter and by this: a slot that moves is idle for as long as a message
+/// takes, and under load everybody waits for about as long.
+const WORTH_MOVING: Duration = Duration::from_millis(1);
+
+/// What part of its leases a peer where requests wait is asked for at once.
+const FEW: u32 = 4;
+
+/// Whether a slot should go to somebody who waits since `since`, from where the oldest waits since `here`.
+pub fn comes_before(since: Instant, here: Instant, now: Instant) -> bool {
+    let (waited, here) = (now.saturating_duration_since(since), now.saturating_duration_since(here));
+    waited > here + here / 4 + WORTH_MOVING
+}
+
 /// The book of one function.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -37,7 +51,7 @@ struct Account {
     since: Option<Instant>,
     load: Load,
     unreachable: BTreeSet<String>,
-    /// What it said last of the pods that are to go.
+    /// In which pods it has requests, as an answer to the pods that are to go.
     busy: Going,
     /// How many leases it was asked to give back and has not.
     owed: u32,
@@ -57,9 +71,9 @@ impl Account {
         self.since.filter(|_| self.want > 0 && self.silent.is_none())
     }
 
-    /// Asks for leases, if the peer should give back more than it knows, or need no longer give back any.
+    /// Asks for leases, if the peer should give back more than it knows, or far less.
     fn ask_back(&mut self, asked: u32) {
-        let news = asked > self.owed || (asked == 0 && self.owed > 0);
+        let news = asked > self.owed || (asked <= self.owed / 2 && self.owed > 0);
         if news && self.claim.is_some() && self.silent.is_none() {
             self.owed = asked;
             self.untold.recall = Some(asked);
@@ -206,17 +220,20 @@ impl Ledger {
 
     /// Asks back what others wait for, and what is more than `limit` in a pod. `own`: how many requests wait
     /// here, and since when the oldest does.
-    pub fn recall(&mut self, limit: u32, own: Option<(u32, Instant)>) {
+    pub fn recall(&mut self, limit: u32, own: Option<(u32, Instant)>, now: Instant) {
         let peers = self.accounts.iter();
         let waiting: Vec<(Option<&MemberId>, u32, Instant)> = peers
             .filter_map(|(id, account)| Some((Some(id), account.want, account.wants()?)))
             .chain(own.map(|(count, since)| (None, count, since)))
             .collect();
-        // Who waits longer than the oldest request of the peer itself.
+        // Who waits longer than the oldest request of the peer itself. Of one where requests wait a few at a
+        // time are asked back: it is soon the one whose requests are the oldest.
         let rivals = |id: &MemberId, account: &Account| {
-            let older = |since: Instant| account.wants().is_none_or(|mine| since < mine);
-            let others = waiting.iter().filter(|(other, _, since)| *other != Some(id) && older(*since));
-            others.fold(0_u32, |sum, (_, count, _)| sum.saturating_add(*count))
+            let mine = account.wants();
+            let before = |since: Instant| mine.is_none_or(|mine| comes_before(since, mine, now));
+            let others = waiting.iter().filter(|(other, _, since)| *other != Some(id) && before(*since));
+            let others = others.fold(0_u32, |sum, (_, count, _)| sum.saturating_add(*count));
+            others.min(if mine.is_some() { account.total().div_ceil(FEW) } else { u32::MAX })
         };
         let excess = |account: &Account| {
             let over = |(pod, held): (&String, &u32)| self.lent(pod).saturating_sub(limit).min(*held);
@@ -269,7 +286,7 @@ impl Ledger {
         self.accounts.values().any(|account| !told || !free(account))
     }
 
-    /// Whether a peer has said that it has requests on a pod that is to go.
+    /// Whether a peer has said that it has requests on a pod.
     pub fn known_busy(&self, pod: &str) -> bool {
         self.accounts.values().any(|account| account.busy.pods.contains(pod))
     }

@@ -71,7 +71,8 @@ pub struct Up {
     /// The last cold start that ended at the sender, if the owner has not heard of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cold_start: Option<ColdStart>,
-    /// Answer to [`Down::going`].
+    /// Answer to [`Down::going`]: if there are any, all pods in which the sender has requests in flight, so that
+    /// the owner can choose others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub busy: Option<Going>,
 }
@@ -108,7 +109,7 @@ pub struct Down {
     pub going: Option<Going>,
 }
 
-/// Pods that get no new requests; as an answer, those of them that still have some.
+/// Pods that get no new requests; as an answer, pods that have some.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Going {
     /// Counts the owner's lists: an answer to an older one is none.

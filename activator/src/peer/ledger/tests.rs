@@ -95,23 +95,45 @@ fn whose_request_is_older_comes_first_and_others_are_asked_back() {
     assert_eq!(hungry, ["c", "b"]);
 
     // Three at c and one here have waited longer than those of b; a has nobody waiting.
-    ledger.recall(LIMIT, Some((1, now - Duration::from_millis(15))));
+    let own = Some((1, now - Duration::from_millis(15)));
+    ledger.recall(LIMIT, own, now);
     let mut recall = |id: &str| ledger.tell(&id.into()).and_then(|told| told.recall);
-    assert_eq!((recall("a"), recall("b"), recall("c")), (Some(2), Some(4), None), "no more than it has");
-    ledger.recall(LIMIT, Some((1, now - Duration::from_millis(15))));
+    assert_eq!((recall("a"), recall("b"), recall("c")), (Some(2), Some(1), None), "a few, or all it has");
+    ledger.recall(LIMIT, own, now);
     assert_eq!(ledger.untold().count(), 0, "once is enough");
-    ledger.hear(&"b".into(), Up { returned: pods([("p", 3)]), ..wants(1, 0, 0, 0) }, now);
+    ledger.hear(&"b".into(), wants(1, 0, 0, 0), now);
     ledger.hear(&"c".into(), wants(1, 0, 0, 0), now);
-    ledger.recall(LIMIT, None);
+    ledger.recall(LIMIT, None, now);
     let mut recall = |id: &str| ledger.tell(&id.into()).and_then(|told| told.recall);
     assert_eq!((recall("a"), recall("b")), (Some(0), Some(0)), "nobody waits any longer");
+}
+
+#[test]
+fn a_slot_moves_only_to_somebody_who_has_waited_notably_longer() {
+    let start = Instant::now();
+    let now = at(start, 100);
+    // The oldest where the slot is has waited for so many milliseconds, and somebody elsewhere for 100.
+    let waited = |millis: u64| now - Duration::from_millis(millis);
+    for (here, moves) in [(0, true), (50, true), (79, true), (80, false), (99, false), (100, false)] {
+        assert_eq!(comes_before(start, waited(here), now), moves, "{here}");
+    }
+    assert!(!comes_before(waited(1), waited(0), now), "a message takes about as long");
+
+    let mut ledger = owner([("a", pods([("p", 8)])), ("b", pods([]))], now);
+    ledger.hear(&"a".into(), wants(1, 5, 90, 0), now);
+    ledger.hear(&"b".into(), wants(1, 5, 100, 0), now);
+    ledger.recall(LIMIT, None, now);
+    assert_eq!(ledger.untold().count(), 0);
+    ledger.hear(&"a".into(), wants(1, 5, 60, 0), now);
+    ledger.recall(LIMIT, None, now);
+    assert_eq!(ledger.tell(&"a".into()).unwrap().recall, Some(2), "not all five at once");
 }
 
 #[test]
 fn what_is_lent_above_a_limit_is_asked_back() {
     let now = Instant::now();
     let mut ledger = owner([("a", pods([("p", 8), ("q", 3)])), ("b", pods([("p", 1)]))], now);
-    ledger.recall(6, None);
+    ledger.recall(6, None, now);
     assert_eq!(ledger.tell(&"a".into()).unwrap().recall, Some(3));
     assert_eq!(ledger.tell(&"b".into()).unwrap().recall, Some(1));
 }

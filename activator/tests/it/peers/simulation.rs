@@ -1,27 +1,23 @@
 //! A function in up to four activators, with nothing between them but messages that take their time.
-//! Requests come and go, pods and activators too, in random order; what must always hold is checked after
-//! every step.
+//! Requests come and go, pods and activators too, replicas are taken away, limits change and connections
+//! break, in random order; what must always hold is checked after every step.
+
+mod activator;
 
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, BTreeSet, VecDeque},
-    rc::Rc,
     sync::Arc,
     time::Instant,
 };
 
-use pilotlight_activator::{
-    function::{Acquired, FunctionState, Pokes, Process, Wish},
-    index::{Domains, Index, ToProbe},
-    metrics::Metrics,
-    peer::{MemberId, Outbox, PeerView, Seat, View, Word},
-};
-use pilotlight_crds::{Function, FunctionKey, FunctionSpec, FunctionStatus, ObservedPod};
-use prometheus::Registry;
-use tokio::task::{JoinHandle, LocalSet, yield_now};
+use pilotlight_activator::peer::{MemberId, Outbox, Seat, Word};
+use tokio::task::{LocalSet, yield_now};
+
+use self::activator::Activator;
 
 const STEPS: usize = 600;
 const MOST_ACTIVATORS: usize = 4;
+const MOST_PODS: usize = 5;
 
 /// xorshift64*: the same numbers for the same seed.
 struct Chance(u64);
@@ -35,68 +31,14 @@ impl Chance {
     }
 }
 
-/// An activator as the others are to learn of it.
-struct Activator {
-    id: MemberId,
-    process: Arc<Process>,
-    index: Index,
-    function: Arc<FunctionState>,
-    _pokes: Pokes,
-    /// What it knows: sessions of its peers, and whether they leave.
-    seats: BTreeMap<MemberId, Seat<Outbox>>,
-    leaving: bool,
-    in_flight: Rc<RefCell<Vec<Acquired>>>,
-    waiting: Vec<JoinHandle<()>>,
-}
-
-impl Activator {
-    fn new(id: usize, limit: u32) -> Self {
-        let metrics = Metrics::register(&Registry::new()).unwrap();
-        let (process, pokes) = Process::new(10_000, 1 << 28);
-        let domains = Domains { outside: "example.org".into(), cluster: "cluster.local".into() };
-        let id: MemberId = format!("activator-{id}").into();
-        let unsettled = View { me: Some(id.clone()), settled: false, ..View::alone() };
-        process.set_view(Arc::new(unsettled));
-        let index = Index::new(domains, metrics, Arc::clone(&process));
-        let spec = FunctionSpec { concurrency: limit, ..FunctionSpec::from_image("x") };
-        let mut function = Function::new("hello", spec);
-        function.metadata.namespace = Some("demo".into());
-        function.status = Some(FunctionStatus {
-            revision: Some("r1".into()),
-            latest_revision: Some("r1".into()),
-            ..Default::default()
-        });
-        index.apply_function(&function);
-        let function = index.function(&FunctionKey::new("demo", "hello")).unwrap();
-        let (seats, in_flight, waiting) = (BTreeMap::new(), Rc::default(), Vec::new());
-        Self { id, process, index, function, _pokes: pokes, seats, leaving: false, in_flight, waiting }
-    }
-
-    /// What it knows of its peers has changed.
-    fn follow(&self) {
-        let view: PeerView = View {
-            me: Some(self.id.clone()),
-            leaving: self.leaving,
-            settled: true,
-            peers: self.seats.clone(),
-        };
-        self.process.set_view(Arc::new(view));
-        self.function.follow(Instant::now());
-    }
-
-    /// A request that is let go once it has a slot, or when it gives up.
-    fn request(&mut self) {
-        let (function, in_flight) = (Arc::clone(&self.function), Rc::clone(&self.in_flight));
-        self.waiting.push(tokio::task::spawn_local(async move {
-            if let Ok(acquired) = function.acquire(Wish::default()).await {
-                in_flight.borrow_mut().push(acquired);
-            }
-        }));
-    }
-
-    fn used(&self, pod: &str) -> u32 {
-        self.in_flight.borrow().iter().filter(|acquired| acquired.slot.pod().uid == pod).count() as u32
-    }
+/// What happens besides deaths and departures.
+#[derive(Clone, Copy, PartialEq)]
+enum Trouble {
+    None,
+    /// The limit changes, and activators learn of it at different times.
+    Limits,
+    /// Connections break or are silent while both ends live: then a limit may be exceeded.
+    Links,
 }
 
 /// What an activator will learn.
@@ -104,34 +46,55 @@ impl Activator {
 enum News {
     Word(MemberId, Word),
     Up(MemberId, u64, bool),
+    Heard(MemberId, bool),
     Leaves(MemberId),
     Dead(MemberId),
+    Limit(u32),
+    Pod(String),
+    PodEnds(String),
+    PodGone(String),
 }
 
 struct World {
     chance: Chance,
+    trouble: Trouble,
     limit: u32,
+    /// The highest limit there was; 0: there was none for a time.
+    highest: u32,
     activators: Vec<Activator>,
     /// News under way, by who is told and who is the reason. Each pair's come in order.
     under_way: BTreeMap<(MemberId, MemberId), VecDeque<News>>,
     pods: BTreeSet<String>,
+    /// How many pods there should be.
+    wanted: usize,
+    /// Pods that were ordered away as idle.
+    doomed: BTreeSet<String>,
+    /// Pods that are about to end: none ends before all have learned that it will.
+    ending: BTreeSet<String>,
     made: usize,
     sessions: u64,
 }
 
 impl World {
     fn new(seed: u64) -> Self {
+        let limit = [1, 2, 5, 40, 0][(seed % 5) as usize];
         let mut world = Self {
             chance: Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
-            limit: [1, 2, 5, 40, 0][(seed % 5) as usize],
+            trouble: [Trouble::None, Trouble::Limits, Trouble::Links][(seed / 5 % 3) as usize],
+            limit,
+            highest: limit,
             activators: Vec::new(),
             under_way: BTreeMap::new(),
             pods: BTreeSet::new(),
+            wanted: 2,
+            doomed: BTreeSet::new(),
+            ending: BTreeSet::new(),
             made: 0,
             sessions: 0,
         };
         world.join();
         world.join();
+        world.grow();
         world
     }
 
@@ -139,13 +102,25 @@ impl World {
         self.under_way.entry((whom.clone(), of.clone())).or_default().push_back(news);
     }
 
+    /// What the API server says comes in order to each activator, and at different times.
+    fn tell_all(&mut self, news: &News) {
+        for whom in self.ids() {
+            self.tell(&whom, &"kubernetes".into(), news.clone());
+        }
+    }
+
+    fn ids(&self) -> Vec<MemberId> {
+        self.activators.iter().map(|activator| activator.id.clone()).collect()
+    }
+
     /// Somebody new: it knows who is there before it owns anything, and the others learn of it by and by.
     fn join(&mut self) {
         self.made += 1;
+        // It does not know what is to go: its peers may use that again until it has decided anew.
+        self.doomed.clear();
         let mut new = Activator::new(self.made, self.limit);
-        for pod in &self.pods {
-            see(&new, pod, false);
-        }
+        self.pods.iter().for_each(|pod| new.see(pod, false));
+        new.scaled(self.pods.len());
         let others: Vec<_> = self.activators.iter().map(|other| (other.id.clone(), other.leaving)).collect();
         for (other, leaving) in others {
             self.sessions += 1;
@@ -164,9 +139,9 @@ impl World {
         for request in &dead.waiting {
             request.abort();
         }
-        let others: Vec<_> = self.activators.iter().map(|other| other.id.clone()).collect();
-        for other in others {
-            self.under_way.remove(&(dead.id.clone(), other.clone()));
+        // What it has not learned it never will.
+        self.under_way.retain(|(whom, of), _| *whom != dead.id && *of != dead.id);
+        for other in self.ids() {
             self.tell(&other, &dead.id, News::Dead(dead.id.clone()));
         }
     }
@@ -175,26 +150,81 @@ impl World {
         self.activators[at].leaving = true;
         self.activators[at].follow();
         let id = self.activators[at].id.clone();
-        let others: Vec<_> = self.activators.iter().map(|other| other.id.clone()).collect();
-        for other in others.into_iter().filter(|other| *other != id) {
+        for other in self.ids().into_iter().filter(|other| *other != id) {
             self.tell(&other, &id, News::Leaves(id.clone()));
         }
+    }
+
+    /// A connection breaks, with what is under way on it, and is made anew.
+    fn reconnect(&mut self, one: usize, other: usize) {
+        let ends = [one, other].map(|at| (self.activators[at].id.clone(), self.activators[at].leaving));
+        for [(whom, _), (of, leaving)] in [[&ends[0], &ends[1]], [&ends[1], &ends[0]]] {
+            let under_way = self.under_way.entry((whom.clone(), of.clone())).or_default();
+            under_way.retain(|news| !matches!(news, News::Word(..)));
+            self.sessions += 1;
+            let session = self.sessions;
+            self.tell(whom, of, News::Dead(of.clone()));
+            self.tell(whom, of, News::Up(of.clone(), session, *leaving));
+        }
+    }
+
+    /// One of two is not heard by the other, or is again.
+    fn hush(&mut self, one: usize, other: usize) {
+        let (whom, of) = (&self.activators[one], self.activators[other].id.clone());
+        if let Some(seat) = whom.seats.get(&of) {
+            let (whom, live) = (whom.id.clone(), seat.live);
+            self.tell(&whom, &of, News::Heard(of.clone(), !live));
+        }
+    }
+
+    /// As many pods as there should be, if there are fewer.
+    fn grow(&mut self) {
+        while self.pods.len() < self.wanted {
+            self.pod_appears();
+        }
+        self.scaled();
     }
 
     fn pod_appears(&mut self) {
         self.made += 1;
         let pod = format!("pod-{}", self.made);
-        self.activators.iter().for_each(|activator| see(activator, &pod, false));
+        self.tell_all(&News::Pod(pod.clone()));
         self.pods.insert(pod);
     }
 
-    fn pod_ends(&mut self) {
+    fn scaled(&self) {
+        self.activators.iter().for_each(|activator| activator.scaled(self.pods.len()));
+    }
+
+    /// A pod fails, and is replaced.
+    fn pod_fails(&mut self) {
         let Some(pod) = self.pods.pop_first() else { return };
-        for activator in &self.activators {
-            see(activator, &pod, true);
-            activator.index.delete_pod(&pod);
-            activator.in_flight.borrow_mut().retain(|acquired| acquired.slot.pod().uid != pod);
+        self.tell_all(&News::PodGone(pod));
+        self.pod_appears();
+    }
+
+    /// An owner that has been asked to look takes away what is more than is wanted.
+    fn autoscale(&mut self, at: usize, when: &str) {
+        let Some(down) = self.activators[at].autoscale(self.wanted) else { return };
+        let left = down.replicas as usize;
+        assert!(left < self.pods.len() && left >= self.wanted, "{when}: {down:?} of {:?}", self.pods);
+        // Those that have just appeared are not ready yet, and go first.
+        let owner = self.activators[at].id.clone();
+        let news = self.under_way.get(&(owner, "kubernetes".into())).into_iter().flatten();
+        let new = news.filter_map(|news| if let News::Pod(pod) = news { Some(pod) } else { None });
+        let victims = new.chain(&down.first).filter(|pod| self.pods.contains(*pod));
+        let victims: Vec<_> = victims.take(self.pods.len() - left).cloned().collect();
+        // Somebody whom the owner does not know yet may be using them.
+        let strangers = self.under_way.values().flatten().any(|news| matches!(news, News::Up(..)));
+        for pod in victims {
+            self.pods.remove(&pod);
+            if !strangers && down.first.contains(&pod) {
+                self.doomed.insert(pod.clone());
+            }
+            self.tell_all(&News::PodEnds(pod.clone()));
+            self.ending.insert(pod);
         }
+        self.scaled();
     }
 
     /// What an activator has to say goes out.
@@ -221,31 +251,25 @@ impl World {
         }
         let way = &ways[nth % ways.len()];
         let news = self.under_way.get_mut(way).and_then(VecDeque::pop_front).unwrap();
-        let Some(whom) = self.activators.iter_mut().find(|activator| activator.id == way.0) else {
-            return true;
-        };
-        match news {
-            News::Word(from, word) => {
-                whom.function.hear(&from, word, Instant::now());
-                return true;
-            }
-            News::Up(id, session, leaving) => {
-                whom.seats.insert(id, Seat { session, live: true, leaving, handle: Outbox::default() });
-            }
-            News::Leaves(id) => {
-                if let Some(seat) = whom.seats.get_mut(&id) {
-                    seat.leaving = true;
-                }
-            }
-            News::Dead(id) => {
-                whom.seats.remove(&id);
-            }
+        if let Some(whom) = self.activators.iter_mut().find(|activator| activator.id == way.0) {
+            learn(whom, news);
         }
-        whom.follow();
+        self.pods_end();
         true
     }
 
-    async fn step(&mut self) {
+    fn pods_end(&mut self) {
+        for pod in std::mem::take(&mut self.ending) {
+            let ends = |news: &News| matches!(news, News::PodEnds(ends) if *ends == pod);
+            if self.under_way.values().flatten().any(ends) {
+                self.ending.insert(pod);
+            } else {
+                self.tell_all(&News::PodGone(pod));
+            }
+        }
+    }
+
+    async fn step(&mut self, when: &str) {
         let at = self.chance.below(self.activators.len());
         match self.chance.below(100) {
             0..25 => self.activators[at].request(),
@@ -263,19 +287,42 @@ impl World {
                     waiting.swap_remove(one).abort();
                 }
             }
-            47..90 => {
+            47..83 => {
                 self.send(at, self.chance.0.is_multiple_of(8));
                 let nth = self.chance.below(1_000);
                 self.deliver(nth);
             }
-            90..94 if self.pods.len() < 4 => self.pod_appears(),
-            94 => self.pod_ends(),
-            95 if self.activators.len() < MOST_ACTIVATORS => self.join(),
-            96 if self.activators.len() > 1 => self.kill(at),
-            97 => self.leave(at),
+            83..90 => self.autoscale(at, when),
+            90..93 => {
+                self.wanted = self.chance.below(MOST_PODS);
+                // What was to go may be used again.
+                self.doomed.clear();
+                self.grow();
+                self.activators.iter().for_each(|activator| activator.function.poke());
+            }
+            93 => self.pod_fails(),
+            94 if self.activators.len() < MOST_ACTIVATORS => self.join(),
+            95 if self.activators.len() > 1 => self.kill(at),
+            96 => self.leave(at),
+            97.. => self.trouble(at),
             _ => {}
         }
         self.let_run().await;
+    }
+
+    fn trouble(&mut self, at: usize) {
+        let other = self.chance.below(self.activators.len());
+        match self.trouble {
+            Trouble::Limits => {
+                self.limit = [1, 2, 5, 40, 0][self.chance.below(5)];
+                let both_bind = self.highest > 0 && self.limit > 0;
+                self.highest = if both_bind { self.highest.max(self.limit) } else { 0 };
+                self.tell_all(&News::Limit(self.limit));
+            }
+            Trouble::Links if other != at && self.chance.below(2) == 0 => self.reconnect(at, other),
+            Trouble::Links if other != at => self.hush(at, other),
+            _ => {}
+        }
     }
 
     /// Whoever was given a slot takes it.
@@ -288,95 +335,142 @@ impl World {
         }
     }
 
+    fn used(&self, pod: &str) -> Vec<u32> {
+        self.activators.iter().map(|activator| activator.used(pod)).collect()
+    }
+
     fn check(&self, when: &str) {
-        for pod in self.pods.iter().filter(|_| self.limit > 0) {
-            let used: Vec<_> = self.activators.iter().map(|activator| activator.used(pod)).collect();
-            let limit = self.limit;
+        if self.trouble == Trouble::Links {
+            return;
+        }
+        for pod in &self.doomed {
+            let used = self.used(pod);
+            assert!(used.iter().sum::<u32>() == 0, "{when}: {used:?} in flight in {pod}, which goes");
+        }
+        for pod in self.pods.iter().filter(|_| self.highest > 0) {
+            let (used, limit) = (self.used(pod), self.highest);
             assert!(used.iter().sum::<u32>() <= limit, "{when}: {used:?} in flight in {pod}, {limit}");
         }
         let shares = self.activators.iter().map(|activator| activator.function.share());
-        assert!(self.limit > 0 || shares.map(|share| share.leased + share.lent).sum::<u32>() == 0, "{when}");
+        let unlimited = self.limit == 0 && self.trouble == Trouble::None;
+        assert!(!unlimited || shares.map(|share| share.leased + share.lent).sum::<u32>() == 0, "{when}");
     }
 
-    /// Every message arrives, and what is repeated with time is.
-    async fn settle(&mut self) {
+    /// Every message arrives, what is repeated with time is, and all hear each other.
+    async fn settle(&mut self, when: &str) {
         for round in 0..200 {
+            self.hear_again();
             for at in 0..self.activators.len() {
                 self.send(at, round % 4 == 3);
             }
             while self.deliver(0) {}
             self.let_run().await;
-            self.check("while it comes to rest");
+            for at in 0..self.activators.len() {
+                self.autoscale(at, when);
+            }
+            self.check(&format!("{when}, while it comes to rest"));
         }
     }
 
-    fn check_at_rest(&self, seed: u64) {
+    fn hear_again(&mut self) {
+        let silent: Vec<_> = self
+            .activators
+            .iter()
+            .flat_map(|one| one.seats.iter().map(|(other, seat)| (one.id.clone(), other.clone(), seat.live)))
+            .filter(|(.., live)| !live)
+            .collect();
+        for (whom, of, _) in silent {
+            self.tell(&whom, &of, News::Heard(of.clone(), true));
+        }
+    }
+
+    fn check_at_rest(&self, when: &str) {
         let waiting: usize = self.activators.iter().map(|activator| activator.waiting.len()).sum();
-        for pod in self.pods.iter().filter(|_| waiting > 0) {
-            let used: u32 = self.activators.iter().map(|activator| activator.used(pod)).sum();
-            let full = self.limit > 0 && used == self.limit;
-            assert!(full, "seed {seed}: {waiting} wait, and {pod} has free slots: {used}");
+        let used = |pod: &String| self.used(pod).iter().sum::<u32>();
+        if self.pods.len() > self.wanted {
+            for pod in &self.pods {
+                let pods = self.pods.iter().map(|pod| (pod, self.used(pod))).collect::<Vec<_>>();
+                assert!(used(pod) > 0, "{when}: {pod} is idle and does not go, {} of {pods:?}", self.wanted);
+            }
+        } else if waiting > 0 {
+            for pod in &self.pods {
+                let full = self.limit > 0 && used(pod) >= self.limit;
+                assert!(full, "{when}: {waiting} wait, and {pod} has free slots: {:?}", self.used(pod));
+            }
         }
         let owners = self.activators.iter().filter(|activator| activator.function.share().owner.is_none());
-        assert_eq!(owners.count(), 1, "seed {seed}");
+        assert_eq!(owners.count(), 1, "{when}");
     }
 
-    async fn end(&mut self, seed: u64) {
+    async fn end(&mut self, when: &str) {
         for activator in &mut self.activators {
             activator.waiting.drain(..).for_each(|request| request.abort());
         }
         self.let_run().await;
         self.activators.iter().for_each(|activator| activator.in_flight.borrow_mut().clear());
-        self.settle().await;
+        self.settle(when).await;
         self.activators.iter().for_each(|activator| activator.function.overdue(Instant::now()));
-        self.settle().await;
+        self.settle(when).await;
+        self.check_at_rest(when);
         let (mut lent, mut leased) = (0, 0);
         for activator in &self.activators {
             let (report, share) = (activator.function.report(), activator.function.share());
-            assert_eq!((report.in_flight, report.held), (0, 0), "seed {seed}");
+            assert_eq!((report.in_flight, report.held), (0, 0), "{when}");
             (lent, leased) = (lent + share.lent, leased + share.leased);
         }
-        assert_eq!(lent, leased, "seed {seed}: both sides know the same");
+        assert_eq!(lent, leased, "{when}: both sides know the same");
     }
 }
 
-fn see(activator: &Activator, pod: &str, ending: bool) {
-    let observed = ObservedPod {
-        function: FunctionKey::new("demo", "hello"),
-        revision: "r1".into(),
-        name: pod.into(),
-        uid: pod.into(),
-        scheduled: true,
-        address: Some("127.0.0.1".parse().unwrap()),
-        port: Some(1),
-        ending,
-        created: None,
-        node_network: true,
-        trouble: None,
-    };
-    if let Some(ToProbe(function, pod)) = activator.index.apply_pod(observed) {
-        function.pod_answers(&pod, Instant::now());
+fn learn(whom: &mut Activator, news: News) {
+    match news {
+        News::Word(from, word) => {
+            whom.function.hear(&from, word, Instant::now());
+            return;
+        }
+        News::Limit(limit) => return whom.configure(limit),
+        News::Pod(pod) => return whom.see(&pod, false),
+        News::PodEnds(pod) => return whom.see(&pod, true),
+        News::PodGone(pod) => return whom.lose(&pod),
+        News::Up(id, session, leaving) => {
+            whom.seats.insert(id, Seat { session, live: true, leaving, handle: Outbox::default() });
+        }
+        News::Heard(id, live) => {
+            if let Some(seat) = whom.seats.get_mut(&id) {
+                seat.live = live;
+            }
+        }
+        News::Leaves(id) => {
+            if let Some(seat) = whom.seats.get_mut(&id) {
+                seat.leaving = true;
+            }
+        }
+        News::Dead(id) => {
+            whom.seats.remove(&id);
+        }
     }
+    whom.follow();
 }
 
 async fn simulate(seed: u64) {
     let mut world = World::new(seed);
     for step in 0..STEPS {
-        world.step().await;
-        world.check(&format!("seed {seed}, step {step}"));
+        let when = format!("seed {seed}, step {step}");
+        world.step(&when).await;
+        world.check(&when);
         if step % 150 == 149 {
-            world.settle().await;
-            world.check_at_rest(seed);
+            world.settle(&when).await;
+            world.check_at_rest(&when);
         }
     }
-    world.end(seed).await;
+    world.end(&format!("seed {seed}, at the end")).await;
 }
 
 #[tokio::test]
-async fn the_limit_holds_and_no_request_waits_beside_a_free_slot() {
+async fn limits_hold_no_request_waits_beside_a_free_slot_and_idle_pods_go() {
     LocalSet::new()
         .run_until(async {
-            for seed in 0..60 {
+            for seed in 0..90 {
                 simulate(seed).await;
             }
         })

@@ -205,7 +205,7 @@ impl Bed {
     }
 }
 
-fn function(name: &str, spec: FunctionSpec) -> Function {
+pub(super) fn function(name: &str, spec: FunctionSpec) -> Function {
     let mut function = Function::new(name, spec);
     function.metadata.namespace = Some("demo".into());
     function.metadata.uid = Some(format!("uid-of-{name}"));

@@ -12,11 +12,13 @@ use std::{
 use futures_util::future::{BoxFuture, join_all};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pilotlight_activator::{
     index::ObservedDeployment,
     peer::{Event, MemberId, PeerMetrics, PeerPod, Peers, SILENCE},
 };
-use pilotlight_crds::{FunctionKey, FunctionSpec, Keys};
+use pilotlight_crds::{ColdStart, ColdStartPhases, FunctionKey, FunctionSpec, Keys};
 use prometheus::Registry;
 use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc::UnboundedSender};
 
@@ -78,6 +80,11 @@ impl Activator {
 
     fn owns(&self) -> bool {
         self.bed.function.observe(Instant::now()).owned
+    }
+
+    /// Does nothing for so long, as a process that is stopped or starved of its processor.
+    fn hang(&self, pause: Duration) {
+        self.runtime.as_ref().unwrap().spawn(async move { std::thread::sleep(pause) });
     }
 
     fn kill(&mut self) {
@@ -221,6 +228,21 @@ async fn a_killed_peer_is_noticed_at_once_and_its_slots_are_free() {
 }
 
 #[tokio::test]
+async fn a_peer_that_hangs_is_noticed_after_a_second_and_is_back_when_it_is_heard() {
+    let (owner, other) = two(1, SILENCE).await;
+    let (pod, _) = counting("p", Duration::from_millis(1)).await;
+    owner.see(&pod);
+    other.see(&pod);
+    other.bed.until("the pod answers", |report| report.ready == 1).await;
+    owner.hang(SILENCE * 4);
+    let noticed = until("it is noticed", || other.owns() && other.live() == 0).await;
+    assert!(noticed < SILENCE * 2, "{noticed:?}");
+    assert_eq!(call(&other, 1, 3).await, [StatusCode::OK; 3], "the other serves meanwhile");
+    until("it is back", || other.live() == 1 && !other.owns() && owner.owns()).await;
+    assert_eq!(call(&other, 1, 3).await, [StatusCode::OK; 3]);
+}
+
+#[tokio::test]
 async fn when_the_owner_is_killed_the_other_takes_over_and_loses_nothing() {
     let (mut owner, other) = two(2, LONG).await;
     let (pod, most) = counting("p", Duration::from_millis(20)).await;
@@ -282,23 +304,27 @@ async fn another_secret_makes_no_peer() {
     until("each is alone", || a.live() == 0 && b.live() == 0 && a.owns() && b.owns()).await;
 }
 
+fn scaled(activator: &Activator, replicas: u32) {
+    activator.bed.index.apply_deployment(
+        "demo".into(),
+        "hello-r1".into(),
+        ObservedDeployment {
+            function: FunctionKey::new("demo", "hello"),
+            revision: "r1".into(),
+            replicas,
+            version: "7".into(),
+            trouble: None,
+        },
+    );
+}
+
 #[tokio::test]
 async fn a_pod_goes_only_when_no_activator_uses_it() {
     let (owner, other) = two(0, LONG).await;
     let (pod, _) = counting("p", Duration::from_millis(300)).await;
     owner.see(&pod);
     other.see(&pod);
-    owner.bed.index.apply_deployment(
-        "demo".into(),
-        "hello-r1".into(),
-        ObservedDeployment {
-            function: FunctionKey::new("demo", "hello"),
-            revision: "r1".into(),
-            replicas: 1,
-            version: "7".into(),
-            trouble: None,
-        },
-    );
+    scaled(&owner, 1);
     other.bed.until("the pod answers", |report| report.ready == 1).await;
     owner.bed.until("the pod answers", |report| report.ready == 1).await;
     let retire = async {
@@ -311,4 +337,39 @@ async fn a_pod_goes_only_when_no_activator_uses_it() {
     };
     let (answer, ()) = tokio::join!(other.bed.get("/"), retire);
     assert_eq!(answer.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn after_a_change_of_the_limit_a_pod_goes_as_before() {
+    let (owner, other) = two(2, LONG).await;
+    let (pod, _) = counting("p", Duration::ZERO).await;
+    [&owner, &other].iter().for_each(|one| one.see(&pod));
+    scaled(&owner, 1);
+    owner.bed.until("the pod answers", |report| report.ready == 1).await;
+    other.bed.until("the pod answers", |report| report.ready == 1).await;
+    // Nobody calls: only the change itself can make them talk.
+    for one in [&owner, &other] {
+        let spec = FunctionSpec { concurrency: 9, ..FunctionSpec::from_image("x") };
+        one.bed.index.apply_function(&bed::function("hello", spec));
+    }
+    until("it may go", || owner.bed.function.retire(0, Instant::now()).is_some()).await;
+}
+
+#[tokio::test]
+async fn a_new_owner_knows_the_last_cold_start_from_the_status() {
+    let (owner, other) = two(1, LONG).await;
+    let mut function =
+        bed::function("hello", FunctionSpec { concurrency: 1, ..FunctionSpec::from_image("x") });
+    let cold_start = |second| ColdStart {
+        time: Time(Timestamp::from_second(second).unwrap()),
+        revision: "r1".into(),
+        pod: "p".into(),
+        milliseconds: ColdStartPhases::default(),
+    };
+    for (second, expected) in [(100, 100), (200, 200), (150, 200)] {
+        function.status.as_mut().unwrap().last_cold_start = Some(cold_start(second));
+        other.bed.index.apply_function(&function);
+        assert_eq!(other.bed.report().cold_start, Some(cold_start(expected)));
+    }
+    assert_eq!(owner.bed.report().cold_start, None);
 }
