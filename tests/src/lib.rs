@@ -22,7 +22,7 @@ pub use crate::{
     cluster::{Cluster, NAMESPACE, image},
     command::{helm, kubectl, machinery},
     http::{CallError, Caller, Connections, Reply, Timing, get, request},
-    load::{Load, LoadReport, Running},
+    load::{Bad, Load, LoadReport, Running},
     scope::{Scope, disruptive, scoped},
     wait::{await_condition, stays},
 };

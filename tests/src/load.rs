@@ -31,6 +31,7 @@ pub struct Load {
 /// Load that is going on.
 #[derive(Debug)]
 pub struct Running {
+    began: Instant,
     stop: CancellationToken,
     task: JoinHandle<Result<LoadReport>>,
 }
@@ -48,10 +49,23 @@ pub struct LoadReport {
     pub failed: u64,
     /// The first answers that were not 200, and the first failures, with the second when they were sent.
     pub quoted: Vec<String>,
-    /// When those were to be sent that were not answered with 200, from the beginning of the load.
-    pub bad_at: Vec<Duration>,
+    /// Those that were not answered with 200.
+    pub bad: Vec<Bad>,
     /// From the time when each request was to be sent to the end of its answer, in microseconds.
     pub latency: Histogram<u64>,
+}
+
+/// A request that was not answered with 200; times are from the beginning of the load.
+#[derive(Clone, Debug)]
+pub struct Bad {
+    /// When it was to be sent.
+    pub sent: Duration,
+    /// When that was known.
+    pub ended: Duration,
+    /// Whether it left at all: if not, any client may send it again.
+    pub left: bool,
+    /// What came of it.
+    pub what: String,
 }
 
 /// What became of one request.
@@ -75,18 +89,23 @@ impl Load {
     /// # Errors
     /// When a task panicked.
     pub async fn run(self, duration: Duration) -> Result<LoadReport> {
-        let until = Some(Instant::now() + duration);
-        tokio::spawn(self.send_until(until, CancellationToken::new())).await?
+        let began = Instant::now();
+        tokio::spawn(self.send_until(began, Some(began + duration), CancellationToken::new())).await?
     }
 
     /// Puts the load on until it is stopped.
     pub fn start(self) -> Running {
-        let stop = CancellationToken::new();
-        Running { task: tokio::spawn(self.send_until(None, stop.clone())), stop }
+        let (began, stop) = (Instant::now(), CancellationToken::new());
+        Running { began, task: tokio::spawn(self.send_until(began, None, stop.clone())), stop }
     }
 
-    async fn send_until(self, until: Option<Instant>, stop: CancellationToken) -> Result<LoadReport> {
-        let (began, mut tasks, mut report) = (Instant::now(), JoinSet::new(), LoadReport::new()?);
+    async fn send_until(
+        self,
+        began: Instant,
+        until: Option<Instant>,
+        stop: CancellationToken,
+    ) -> Result<LoadReport> {
+        let (mut tasks, mut report) = (JoinSet::new(), LoadReport::new()?);
         loop {
             let offset = Duration::from_secs_f64(report.sent as f64 / self.per_second);
             let due = began + offset;
@@ -115,6 +134,11 @@ impl Load {
 }
 
 impl Running {
+    /// How long ago the load began.
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// Ends the load, waits for the answers that are due, and says what became of all.
     ///
     /// # Errors
@@ -134,7 +158,7 @@ impl LoadReport {
             unsent: 0,
             failed: 0,
             quoted: Vec::new(),
-            bad_at: Vec::new(),
+            bad: Vec::new(),
             latency,
         })
     }
@@ -142,23 +166,24 @@ impl LoadReport {
     fn record(&mut self, Call { offset, latency, outcome }: Call) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(LONGEST_MICROS);
         self.latency.saturating_record(micros);
-        let quote = match outcome {
+        let (what, left) = match outcome {
             Ok(reply) => {
                 *self.statuses.entry(reply.status.as_u16()).or_default() += 1;
-                (reply.status != 200).then(|| reply.describe())
+                if reply.status == 200 {
+                    return;
+                }
+                (reply.describe(), true)
             }
             Err(error) => {
-                match error {
-                    CallError::Dial(_) => self.unsent += 1,
-                    CallError::Broken(_) | CallError::Body(_) | CallError::Deadline => self.failed += 1,
-                }
-                Some(error.to_string())
+                let left = !matches!(error, CallError::Dial(_));
+                *(if left { &mut self.failed } else { &mut self.unsent }) += 1;
+                (error.to_string(), left)
             }
         };
-        self.bad_at.extend(quote.is_some().then_some(offset));
-        if let Some(quote) = quote.filter(|_| self.quoted.len() < QUOTED) {
-            self.quoted.push(format!("sent at {:.2} s: {quote}", offset.as_secs_f64()));
+        if self.quoted.len() < QUOTED {
+            self.quoted.push(format!("sent at {:.2} s: {what}", offset.as_secs_f64()));
         }
+        self.bad.push(Bad { sent: offset, ended: offset + latency, left, what });
     }
 
     /// How many were answered with 200.
@@ -168,7 +193,7 @@ impl LoadReport {
 
     /// How many that were to be sent after this time were not answered with 200.
     pub fn bad_after(&self, time: Duration) -> usize {
-        self.bad_at.iter().filter(|at| **at > time).count()
+        self.bad.iter().filter(|bad| bad.sent > time).count()
     }
 
     /// Latency at a quantile, from when the request was to be sent.
