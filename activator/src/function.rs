@@ -41,7 +41,7 @@ pub use self::{
 };
 use self::{
     growth::Growth,
-    lending::{after_release, hand_out},
+    lending::{after_release, ask_back, hand_out},
     mail::Mail,
     replicas::PodEntry,
     role::Role,
@@ -254,6 +254,7 @@ impl FunctionState {
             inner.cold = Some(ColdStart::begin(revision, jiff::Timestamp::now(), now));
             self.warming.store(true, Ordering::Relaxed);
         }
+        ask_back(inner, config, now);
         self.note_level(inner, now);
         Ok((receiver, HeldGuard { function: self, ticket, bytes }, cold))
     }

@@ -26,9 +26,9 @@ use tokio::{
 };
 
 /// One activator, as far as slots are concerned.
-pub struct Activator {
-    pub function: Arc<FunctionState>,
-    pub process: Arc<Process>,
+pub(crate) struct Activator {
+    pub(crate) function: Arc<FunctionState>,
+    pub(crate) process: Arc<Process>,
     name: String,
     events: UnboundedSender<Event>,
     peer_pod: PeerPod,
@@ -37,9 +37,9 @@ pub struct Activator {
 
 /// What the function is.
 #[derive(Clone, Copy)]
-pub struct Shape {
-    pub pods: usize,
-    pub concurrency: u32,
+pub(crate) struct Shape {
+    pub(crate) pods: usize,
+    pub(crate) concurrency: u32,
 }
 
 impl Activator {
@@ -53,7 +53,7 @@ impl Activator {
         if !delay.is_zero() {
             address = slow_way_to(address, delay).await?;
         }
-        let keys = Arc::new(Keys::parse("only for this, and long enough for it")?);
+        let keys = Arc::new(Keys::parse("only for this and long enough for it")?);
         let metrics = PeerMetrics::register(&registry)?;
         let (peers, events) = Peers::new(name.into(), keys, Arc::clone(&index), metrics, SILENCE);
         tokio::spawn(peers.run(listener));
@@ -62,14 +62,14 @@ impl Activator {
         Ok(Self { function, process, name: name.into(), events, peer_pod, _pokes: pokes })
     }
 
-    pub fn owns(&self) -> bool {
+    pub(crate) fn owns(&self) -> bool {
         self.function.observe(Instant::now()).owned
     }
 }
 
 /// `count` activators that know each other, the owner of the function first. What they tell each other takes
 /// `delay`.
-pub async fn flock(count: usize, shape: Shape, delay: Duration) -> anyhow::Result<Vec<Activator>> {
+pub(crate) async fn flock(count: usize, shape: Shape, delay: Duration) -> anyhow::Result<Vec<Activator>> {
     let mut all = Vec::new();
     for number in 0..count {
         all.push(Activator::new(&format!("activator-{number}"), shape, delay).await?);

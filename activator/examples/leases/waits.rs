@@ -91,7 +91,7 @@ fn row(what: &str, waits: &[Duration]) {
     println!("| {what} | {mean:.2} | {:.2} | {:.2} | {:.2} |", at(0.5), at(0.95), at(0.99));
 }
 
-pub async fn show_all() -> anyhow::Result<()> {
+pub(crate) async fn show_all() -> anyhow::Result<()> {
     println!(
         "\n| load, shares, one way between activators | mean ms | p50 | p95 | p99 |\n|---|---|---|---|---|"
     );

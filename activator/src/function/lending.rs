@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, collections::BTreeSet, time::Instant};
 
-use super::{FunctionConfig, Inner, PodRef, Waiter, replicas::PodEntry, role::Role};
+use super::{
+    FunctionConfig, Inner, PodRef, Waiter,
+    replicas::PodEntry,
+    role::{Book, Role},
+};
 use crate::{
     peer::{Ledger, MemberId, comes_before},
     slots::{Grant, Limit, Slots},
@@ -64,16 +68,17 @@ pub(super) fn hand_out(
 ) -> Vec<Grant<Waiter, PodRef>> {
     let Inner { role, slots, .. } = inner;
     let mut grants = Vec::new();
-    let (limit, book) = match (config.limit.get(), role) {
-        (Some(limit), Role::Owner(book)) if book.takeover.is_none() && !book.ledger.is_empty() => {
-            (limit, book)
+    let ledger = match role {
+        Role::Owner(Book { ledger, takeover: None, .. })
+            if config.limit.get().is_some() && !ledger.is_empty() =>
+        {
+            ledger
         }
         _ => {
             grants.extend(std::iter::from_fn(|| slots.next_by(now, preferred)));
             return grants;
         }
     };
-    let ledger = &mut book.ledger;
     loop {
         let own = slots.oldest();
         let hungry = ledger.hungry();
@@ -87,11 +92,18 @@ pub(super) fn hand_out(
             None => break,
         }
     }
-    let own = slots.oldest().map(|since| (slots.held(), since));
-    if own.is_some() || ledger.stirs() || std::mem::take(&mut book.recheck) {
-        ledger.recall(limit, own, now);
-    }
+    ask_back(inner, config, now);
     grants
+}
+
+/// Asks peers for leases that somebody waits for, here or at another peer.
+pub(super) fn ask_back(inner: &mut Inner, config: &FunctionConfig, now: Instant) {
+    let Inner { role: Role::Owner(book), slots, .. } = inner else { return };
+    let Some(limit) = config.limit.get().filter(|_| book.takeover.is_none()) else { return };
+    let own = slots.oldest().map(|since| (slots.held(), since));
+    if own.is_some() || book.ledger.stirs() || std::mem::take(&mut book.recheck) {
+        book.ledger.recall(limit, own, now);
+    }
 }
 
 fn preferred(waiter: &Waiter) -> Option<&PodRef> {

@@ -273,13 +273,7 @@ impl World {
         let at = self.chance.below(self.activators.len());
         match self.chance.below(100) {
             0..25 => self.activators[at].request(),
-            25..45 => {
-                let mut in_flight = self.activators[at].in_flight.borrow_mut();
-                if !in_flight.is_empty() {
-                    let one = self.chance.below(in_flight.len());
-                    in_flight.swap_remove(one);
-                }
-            }
+            25..45 => self.answer(at),
             45..47 => {
                 let waiting = &mut self.activators[at].waiting;
                 if !waiting.is_empty() {
@@ -308,6 +302,15 @@ impl World {
             _ => {}
         }
         self.let_run().await;
+    }
+
+    /// One of the requests of an activator ends.
+    fn answer(&mut self, at: usize) {
+        let mut in_flight = self.activators[at].in_flight.borrow_mut();
+        if !in_flight.is_empty() {
+            let one = self.chance.below(in_flight.len());
+            in_flight.swap_remove(one);
+        }
     }
 
     fn trouble(&mut self, at: usize) {
@@ -472,6 +475,47 @@ async fn limits_hold_no_request_waits_beside_a_free_slot_and_idle_pods_go() {
         .run_until(async {
             for seed in 0..90 {
                 simulate(seed).await;
+            }
+        })
+        .await;
+}
+
+/// Nobody comes, goes or is new: then what is said at once is enough, and nothing waits for the next beat.
+async fn simulate_peace(seed: u64) {
+    let mut world = World::new(seed * 15 + seed % 4);
+    world.join();
+    world.settle(&format!("seed {seed}, at the beginning")).await;
+    for step in 0..STEPS {
+        let when = format!("seed {seed}, step {step}");
+        let at = world.chance.below(world.activators.len());
+        match world.chance.below(100) {
+            0..30 => world.activators[at].request(),
+            30..60 => world.answer(at),
+            _ => {
+                world.send(at, false);
+                let nth = world.chance.below(1_000);
+                world.deliver(nth);
+            }
+        }
+        world.let_run().await;
+        world.check(&when);
+        if step % 20 == 19 {
+            for _ in 0..20 {
+                (0..world.activators.len()).for_each(|at| world.send(at, false));
+                while world.deliver(0) {}
+                world.let_run().await;
+            }
+            world.check_at_rest(&when);
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_somebody_waits_for_is_told_with_the_next_beat_only() {
+    LocalSet::new()
+        .run_until(async {
+            for seed in 0..40 {
+                simulate_peace(seed).await;
             }
         })
         .await;
