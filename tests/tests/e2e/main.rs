@@ -13,6 +13,7 @@ mod proxying;
 mod rollout;
 mod scaling;
 mod sessions;
+mod slowness;
 mod support;
 mod tls;
 mod trouble;
