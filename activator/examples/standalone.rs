@@ -30,7 +30,7 @@ const REVISION: &str = "r1";
 
 /// The activator without Kubernetes
 #[derive(Debug, Parser)]
-struct Args {
+pub(crate) struct Args {
     /// Where requests come in
     #[arg(long)]
     addr: SocketAddr,
@@ -46,7 +46,7 @@ struct Args {
     /// What to log
     #[arg(long, default_value = "warn")]
     log: String,
-    /// NAMESPACE/NAME=ADDRESS:PORT,...: a Function, and the pods that it has
+    /// NAMESPACE/NAME=ADDRESS:PORT,...: a Function, and the pods that it has, if any
     #[arg(required = true)]
     functions: Vec<Served>,
 }
@@ -64,7 +64,12 @@ impl FromStr for Served {
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let (key, pods) = text.split_once('=').context("not NAMESPACE/NAME=ADDRESS:PORT,...")?;
         let (namespace, name) = key.split_once('/').context("no NAMESPACE/ before the name")?;
-        let pods = pods.split(',').map(str::parse).collect::<Result<_, _>>().context("not ADDRESS:PORT")?;
+        let pods = pods
+            .split(',')
+            .filter(|pod| !pod.is_empty())
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .context("not ADDRESS:PORT")?;
         Ok(Self { key: FunctionKey::new(namespace, name), pods })
     }
 }
@@ -75,7 +80,7 @@ fn main() -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(args))
 }
 
-async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let metrics = Metrics::register(&Registry::new())?;
     let (process, _pokes) = Process::new(10_000, 256 << 20);
     let domains = Domains { outside: "pilotlight.local".into(), cluster: "cluster.local".into() };

@@ -1,21 +1,49 @@
-//! Memory: how much of it is used, and how short it is. What is bounded for each connection and request adds up
-//! to more than any machine has; this keeps the sum below a budget, by doing less while it is short.
+//! Memory: how much of it is used, and who may have more.
+//!
+//! What is bounded for each connection and request adds up to more than any machine has; what holds is a budget for
+//! the sum. A thread of its own looks at how much the process uses, and lets so much be taken until it looks again:
+//! by what begins (connections, streams, requests) and by what is read, from clients and from pods alike. Who finds
+//! nothing left is refused if it is something new, and otherwise waits: so the network waits, and memory does not
+//! grow. When much of it is taken the thread looks at once, which it would otherwise do ten times a second.
 
 use std::{
+    fs::File,
     io,
+    os::unix::fs::FileExt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicI64, AtomicU8, Ordering},
     },
+    thread::{self, Thread},
     time::Duration,
 };
 
 use prometheus::IntGauge;
 
-/// How often it is measured.
+/// How often it is looked at if nobody takes much.
 const EVERY: Duration = Duration::from_millis(100);
-/// What a request makes us keep, generously. Between two looks no more are taken than there is room for.
-const REQUEST: u64 = 128 * 1024;
+/// And if somebody does: a look takes less than a hundredth of this.
+const SOON: Duration = Duration::from_millis(5);
+/// For how many looks a request waits, if there is memory and it has only been taken since the last one.
+const LOOKS: usize = 20;
+
+/// Kept back from the budget for what nobody can foresee: the header lists of HTTP/2 that each thread unpacks before
+/// anybody sees them, up to 100 of a connection, may be a hundred times what was read.
+const AHEAD: u64 = 8 << 20;
+
+/// What things make us keep at once, generously; what they read comes on top.
+pub mod cost {
+    /// A connection of a client, with what hyper and h2 make for it.
+    pub const CONNECTION: usize = 32 * 1024;
+    /// The task of an HTTP/2 stream.
+    pub const STREAM: usize = 16 * 1024;
+    /// A request on its way to a pod, with the connection that it goes on.
+    pub const REQUEST: usize = 32 * 1024;
+    /// A header of HTTP/2 in memory, which may be one byte of what was read.
+    pub const HEADER: usize = 128;
+    /// A byte that was read: buffers grow by doubling, and one that is in use may be half empty.
+    pub const BYTE: usize = 2;
+}
 
 /// How short memory is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +62,9 @@ impl Shortage {
     /// Parts of the budget, in percent, from which each begins, as Envoy's overload manager is commonly set up.
     const HIGH: u64 = 80;
     const FULL: u64 = 90;
+    /// From here on not even what is under way goes on. In between it gets an eighth of the rest at a time: it has to
+    /// go on, or it would never end.
+    const WALL: u64 = 95;
     /// It ends so much lower, lest it comes and goes.
     const SLACK: u64 = 5;
 
@@ -53,21 +84,73 @@ impl Shortage {
 #[derive(Debug)]
 pub struct Memory {
     shortage: AtomicU8,
-    /// Requests for which there is room until the next look; `i64::MAX`: nobody looks.
+    /// Bytes that may be taken until the next look; `i64::MAX`: nobody looks, and any number may.
     room: AtomicI64,
+    /// When so little is left, there is a look at once.
+    low: AtomicI64,
+    /// What is left of it for what is new, and not for what is read.
+    reserve: AtomicI64,
+    watcher: OnceLock<Thread>,
 }
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { shortage: AtomicU8::new(0), room: AtomicI64::new(i64::MAX) }
+        let room = AtomicI64::new(i64::MAX);
+        Self {
+            shortage: AtomicU8::new(0),
+            room,
+            low: AtomicI64::new(0),
+            reserve: AtomicI64::new(0),
+            watcher: OnceLock::new(),
+        }
     }
 }
 
 impl Memory {
-    /// Takes the memory of one request, if there is any.
-    pub fn take_request(&self) -> bool {
-        let unlimited = self.room.load(Ordering::Relaxed) == i64::MAX;
-        self.shortage() < Shortage::Full && (unlimited || self.room.fetch_sub(1, Ordering::Relaxed) > 0)
+    /// Takes so many bytes for what is new. `false`: there are none.
+    pub fn take(&self, bytes: usize) -> bool {
+        let there_is = self.has_more();
+        if there_is {
+            self.took(bytes);
+        }
+        there_is
+    }
+
+    /// The same, and if there are none just now, waits until the next looks have found some.
+    pub async fn take_soon(&self, bytes: usize) -> bool {
+        for _ in 0..LOOKS {
+            tokio::time::sleep(SOON).await;
+            if self.take(bytes) {
+                return true;
+            }
+            if self.shortage() == Shortage::Full {
+                break;
+            }
+        }
+        false
+    }
+
+    /// What is under way has taken so many bytes.
+    pub fn took(&self, bytes: usize) {
+        if self.room.load(Ordering::Relaxed) == i64::MAX {
+            return;
+        }
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let before = self.room.fetch_sub(bytes, Ordering::Relaxed);
+        let low = self.low.load(Ordering::Relaxed);
+        if before > low && before.saturating_sub(bytes) <= low {
+            self.watcher.get().inspect(|watcher| watcher.unpark());
+        }
+    }
+
+    /// Whether there is any for what is under way.
+    pub fn has_room(&self) -> bool {
+        self.room.load(Ordering::Relaxed) > self.reserve.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is any for what is new.
+    pub fn has_more(&self) -> bool {
+        self.room.load(Ordering::Relaxed) > 0 && self.shortage() < Shortage::Full
     }
 
     /// How short it is.
@@ -92,37 +175,74 @@ impl Memory {
             tracing::warn!(used, budget, ?before, ?shortage, "memory");
         }
         self.set(shortage);
-        let room = (budget / 100 * Shortage::FULL).saturating_sub(used) / REQUEST;
-        self.room.store(i64::try_from(room).unwrap_or(i64::MAX - 1), Ordering::Relaxed);
+        let below = |percent: u64| {
+            i64::try_from((budget / 100 * percent).saturating_sub(used)).unwrap_or(i64::MAX - 1)
+        };
+        let room = below(Shortage::FULL).max(below(Shortage::WALL) / 8);
+        let reserve = if shortage < Shortage::Full { room / 4 } else { 0 };
+        self.low.store(room / 2, Ordering::Relaxed);
+        self.reserve.store(reserve, Ordering::Relaxed);
+        self.room.store(room, Ordering::Relaxed);
     }
 }
 
-/// Measures for as long as the process lives. On a thread of its own: a runtime that has too much to do would come
-/// to it late, and that is when it is needed.
+/// Looks for as long as the process lives. On a thread of its own: a runtime that has too much to do would come to
+/// it late, and that is when it is needed.
 ///
 /// # Errors
-/// When there can be no thread.
+/// When there can be no thread, or nothing tells how much memory is used.
 pub fn watch(memory: Arc<Memory>, budget: u64, shown: IntGauge) -> io::Result<()> {
-    let watch = move || loop {
-        match used() {
-            Ok(used) => memory.look(used, budget),
-            Err(error) => tracing::warn!(%error, "cannot tell how much memory is used"),
+    let (mut usage, budget) = (Usage::open()?, budget.saturating_sub(AHEAD));
+    let watch = move || {
+        // Nobody else sets it.
+        let _ = memory.watcher.set(thread::current());
+        loop {
+            match usage.read() {
+                Ok(used) => memory.look(used, budget),
+                Err(error) => tracing::warn!(%error, "cannot tell how much memory is used"),
+            }
+            shown.set(memory.shortage() as i64);
+            thread::sleep(SOON);
+            if memory.shortage() == Shortage::None {
+                thread::park_timeout(EVERY);
+            }
         }
-        shown.set(memory.shortage() as i64);
-        std::thread::sleep(EVERY);
     };
-    std::thread::Builder::new().name("memory".into()).spawn(watch).map(drop)
+    thread::Builder::new().name("memory".into()).spawn(watch).map(drop)
 }
 
-/// Bytes that count against a container's limit and that no pressure of the kernel gives back: the process's own,
-/// and those of its sockets, where a cgroup tells (version 2).
-fn used() -> io::Result<u64> {
-    let kibibytes = field(&std::fs::read_to_string("/proc/self/status")?, "VmRSS:")
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no VmRSS in /proc/self/status"))?;
-    // The root cgroup has no limit, and counts the sockets of the whole machine.
-    let limited = std::fs::exists("/sys/fs/cgroup/memory.max")?;
-    let stat = if limited { std::fs::read_to_string("/sys/fs/cgroup/memory.stat")? } else { String::new() };
-    Ok(kibibytes * 1024 + field(&stat, "sock").unwrap_or(0))
+/// Tells how many bytes are used that count against a container's limit and that no pressure of the kernel gives
+/// back: the process's own, and what the kernel keeps for it and for its sockets, where a cgroup tells (version 2).
+#[derive(Debug)]
+struct Usage {
+    own: File,
+    kernel: Option<File>,
+}
+
+impl Usage {
+    fn open() -> io::Result<Self> {
+        // The root cgroup has no limit, and counts the sockets of the whole machine.
+        let limited = std::fs::exists("/sys/fs/cgroup/memory.max")?;
+        let kernel = limited.then(|| File::open("/sys/fs/cgroup/memory.stat")).transpose()?;
+        Ok(Self { own: File::open("/proc/self/status")?, kernel })
+    }
+
+    fn read(&mut self) -> io::Result<u64> {
+        let kibibytes = field(&text(&self.own)?, "VmRSS:")
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no VmRSS in /proc/self/status"))?;
+        let stat = self.kernel.as_ref().map(text).transpose()?.unwrap_or_default();
+        let [kernel, reclaimable, sockets] =
+            ["kernel", "slab_reclaimable", "sock"].map(|name| field(&stat, name).unwrap_or(0));
+        Ok(kibibytes * 1024 + kernel.saturating_sub(reclaimable) + sockets)
+    }
+}
+
+/// All of a small file that the kernel makes anew for each reader.
+fn text(file: &File) -> io::Result<String> {
+    let mut bytes = vec![0; 8192];
+    let read = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// The number behind a name at the beginning of a line.
@@ -159,16 +279,31 @@ mod tests {
     #[test]
     fn no_more_is_taken_than_there_is_room_for() {
         let memory = Memory::default();
-        assert!((0..100_000).all(|_| memory.take_request()), "without a budget, any number");
+        assert!((0..100_000).all(|_| memory.take(cost::REQUEST)), "without a budget, any number");
         memory.look(90 << 20, 200 << 20);
-        assert_eq!((0..10_000).filter(|_| memory.take_request()).count(), 90 * 8);
-        memory.look(190 << 20, 200 << 20);
-        assert!(!memory.take_request());
+        let reads =
+            std::iter::repeat_with(|| memory.took(1 << 20)).take_while(|()| memory.has_room()).count();
+        assert_eq!(reads + 1, 90 - 22, "a quarter is for what is new");
+        assert_eq!((0..10_000).filter(|_| memory.take(1 << 20)).count(), 22);
+        assert!(!memory.has_room());
+    }
+
+    #[test]
+    fn what_is_under_way_gets_a_little_more_up_to_the_wall() {
+        let (memory, budget) = (Memory::default(), 1000 << 20);
+        memory.look(910 << 20, budget);
+        assert!(!memory.take(0) && !memory.has_more() && memory.has_room());
+        memory.took(5 << 20);
+        assert!(!memory.has_room(), "an eighth of 40 MiB, until the next look");
+        memory.look(950 << 20, budget);
+        assert!(!memory.has_room());
+        memory.look(800 << 20, budget);
+        assert!(memory.take(1), "and all is well again");
     }
 
     #[test]
     fn this_process_uses_some() {
-        let used = used().unwrap();
+        let used = Usage::open().unwrap().read().unwrap();
         assert!((1 << 20..1 << 40).contains(&used), "{used}");
         assert_eq!(field("anon 1\nsock 4096\nsock_x 5\n", "sock"), Some(4096));
     }

@@ -19,6 +19,7 @@ mod grpc;
 mod guard;
 mod headers;
 mod interim;
+mod metered;
 mod origin;
 mod pace;
 mod path;
@@ -76,7 +77,7 @@ pub(crate) use self::{
 use crate::{
     function::{Acquired, FunctionState, Process, Timeouts, Wish},
     index::SharedRoutes,
-    memory::Shortage,
+    memory::{Shortage, cost},
     metrics::{Metrics, Source},
     probe,
     tls::Redirect,
@@ -127,7 +128,11 @@ impl Proxy {
         let began = Instant::now();
         let asked =
             Asked { trace: Trace::of(request.headers(), &self.traces), call: Call::of(&request, began) };
-        let mut response = match self.route(&request, peer, asked, began) {
+        let routed = match self.admit(&request).await {
+            true => self.route(&request, peer, asked, began),
+            false => Err(ProxyError::MemoryFull),
+        };
+        let mut response = match routed {
             Ok(routed) => self.answer_routed(routed, request).await,
             Err(error) => {
                 self.metrics.unrouted.with_label_values(&[error.verdict().reason]).inc();
@@ -139,15 +144,27 @@ impl Proxy {
         let unfinished = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT)
             && response.body().is_ours();
         // An open connection is memory too, and so is a body that waits for its stream's window.
-        let full = self.process.memory().shortage() == Shortage::Full;
-        if full && version > Version::HTTP_11 && response.body().is_ours() {
+        let memory = self.process.memory();
+        if !memory.has_more() && version > Version::HTTP_11 && response.body().is_ours() {
             *response.body_mut() = ResponseBody::empty();
         }
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let full = memory.shortage() == Shortage::Full;
         if (unfinished || full || self.process.leaving()) && version <= Version::HTTP_11 && !upgraded {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// Takes the memory that a request needs.
+    async fn admit(&self, request: &Request<Incoming>) -> bool {
+        let memory = self.process.memory();
+        // The headers of HTTP/2 may be much more than what was read.
+        let http2 = request.version() == Version::HTTP_2;
+        let headers = if http2 { request.headers().capacity() } else { 0 };
+        let bytes = cost::REQUEST + headers * cost::HEADER;
+        // A stream that waited would itself be what there is no memory for.
+        memory.take(bytes) || !http2 && Box::pin(memory.take_soon(bytes)).await
     }
 
     fn route<'a>(
@@ -157,9 +174,6 @@ impl Proxy {
         asked: Asked,
         began: Instant,
     ) -> Result<Routed<'a>, ProxyError> {
-        if !self.process.memory().take_request() {
-            return Err(ProxyError::MemoryFull);
-        }
         let host = strict::check(request)?;
         let path = request.uri().path();
         let name = host.as_ref().map(strict::host_name).unwrap_or_default();

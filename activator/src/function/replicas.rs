@@ -99,7 +99,7 @@ impl FunctionState {
                 uid: observed.uid.clone(),
                 revision: observed.revision.clone(),
                 address: SocketAddr::new(address, observed.port.unwrap_or(config.port)),
-                pool: Pool::default(),
+                pool: Pool::new(Arc::clone(self.process.memory())),
                 pulse: Pulse::default(),
                 gone: CancellationToken::new(),
             })

@@ -32,6 +32,9 @@ use super::{
 };
 use crate::function::Slot;
 
+/// Pieces from this size on are kept with the buffer that they came in.
+const SMALL: usize = 2 * 1024;
+
 type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A client's body on its way to a pod.
@@ -239,6 +242,12 @@ impl ResponseBody {
     }
 }
 
+/// A piece that keeps no more in memory than it has. It is part of the buffer that it was read into, 8 KiB or more, and
+/// many small ones may wait for one client.
+fn alone(piece: Bytes) -> Bytes {
+    if piece.len() < SMALL { Bytes::copy_from_slice(&piece) } else { piece }
+}
+
 impl PodBody {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if self.told {
@@ -253,7 +262,8 @@ impl PodBody {
             self.last = Instant::now();
             self.ended = frame.is_none() || self.body.is_end_stream();
             return match frame.transpose() {
-                Ok(frame) => Poll::Ready(frame.map(Ok)),
+                Ok(frame) if self.ended => Poll::Ready(frame.map(Ok)),
+                Ok(frame) => Poll::Ready(frame.map(|frame| Ok(frame.map_data(alone)))),
                 Err(error) => {
                     self.broken = Some(error);
                     cx.waker().wake_by_ref();

@@ -15,8 +15,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pilotlight_crds::Protocol;
 use tokio::{net::TcpStream, runtime::Handle};
 
-use super::connection::Connection;
-use crate::function::Pod;
+use super::{connection::Connection, metered::Metered};
+use crate::{function::Pod, memory::Memory};
 
 /// Idle connections older than this are not used again. Below the keep-alive time of common servers
 /// (Node.js closes after 5 s), so that a request rarely meets a closing connection.
@@ -26,6 +26,10 @@ const IDLE_LIMIT: Duration = Duration::from_secs(3);
 pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_millis(100);
 /// HTTP/2 pings find pods that have vanished.
 const PING_EVERY: Duration = Duration::from_secs(10);
+/// HTTP/2: bytes that a pod may send ahead on one stream. On all of them together it may send any number: otherwise
+/// a few clients that do not read would keep the window of everybody's connection shut.
+const STREAM_WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// How long a pod may take to announce what it can.
 const ANNOUNCEMENT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often to look for a pod's first SETTINGS.
@@ -36,9 +40,9 @@ const UNSETTLED: usize = 97;
 /// The most that one connection buffers of a response's head.
 const HEAD_BUFFER: usize = 64 * 1024;
 
-/// Open connections that no request uses.
-#[derive(Debug, Default)]
-pub struct Pool(Arc<Mutex<Idle>>);
+/// Open connections that no request uses, and the memory for what comes on them.
+#[derive(Debug)]
+pub struct Pool(Arc<Mutex<Idle>>, Arc<Memory>);
 
 #[derive(Debug, Default)]
 struct Idle {
@@ -72,6 +76,16 @@ pub(crate) enum ConnectError {
 }
 
 impl Pool {
+    /// No connections yet.
+    pub(crate) fn new(memory: Arc<Memory>) -> Self {
+        Self(Arc::default(), memory)
+    }
+
+    /// What a new connection is read from.
+    pub(crate) fn metered(&self, stream: TcpStream) -> Metered {
+        Metered::new(stream, Arc::clone(&self.1))
+    }
+
     /// A connection that was used before and is still open. One that can carry more stays here as well.
     pub(super) async fn take(&self, protocol: Protocol) -> Option<Connection> {
         loop {
@@ -142,7 +156,7 @@ fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
 /// # Errors
 /// When the pod refuses, does not answer in time, has ended, or takes no tunnels.
 pub(super) async fn connect(pod: &Pod, protocol: Protocol, tunnel: bool) -> Result<Connection, ConnectError> {
-    let stream = dial(pod).await?;
+    let stream = pod.pool.metered(dial(pod).await?);
     if tunnel { for_tunnel(stream).await } else { adopt(stream, protocol).await }
 }
 
@@ -161,8 +175,8 @@ async fn dial(pod: &Pod) -> Result<TcpStream, ConnectError> {
 ///
 /// # Errors
 /// When the handshake fails, or the pod does not announce extended CONNECT (RFC 8441, section 3).
-async fn for_tunnel(stream: TcpStream) -> Result<Connection, ConnectError> {
-    stream.set_nodelay(true)?;
+async fn for_tunnel(stream: Metered) -> Result<Connection, ConnectError> {
+    stream.get_ref().set_nodelay(true)?;
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_EVERY)
@@ -190,9 +204,9 @@ async fn for_tunnel(stream: TcpStream) -> Result<Connection, ConnectError> {
 
 /// Makes of the end of an upgraded connection a reset, as far as it is one of HTTP/1.1.
 pub(super) fn reset(end: Upgraded) {
-    if let Ok(parts) = end.downcast::<TokioIo<TcpStream>>() {
+    if let Ok(parts) = end.downcast::<TokioIo<Metered>>() {
         // A socket that refuses is broken already.
-        let _ = parts.io.inner().set_zero_linger();
+        let _ = parts.io.inner().get_ref().set_zero_linger();
     }
 }
 
@@ -200,8 +214,8 @@ pub(super) fn reset(end: Upgraded) {
 ///
 /// # Errors
 /// When the handshake fails.
-pub(crate) async fn adopt(stream: TcpStream, protocol: Protocol) -> Result<Connection, ConnectError> {
-    stream.set_nodelay(true)?;
+pub(crate) async fn adopt(stream: Metered, protocol: Protocol) -> Result<Connection, ConnectError> {
+    stream.get_ref().set_nodelay(true)?;
     let stream = TokioIo::new(stream);
     // A connection's own errors reach whoever waits for a response; without one nobody misses it.
     match protocol {
@@ -215,6 +229,8 @@ pub(crate) async fn adopt(stream: TcpStream, protocol: Protocol) -> Result<Conne
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .keep_alive_interval(PING_EVERY)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
                 .handshake(stream)
                 .await?;
             tokio::spawn(async move { drop(connection.await) });

@@ -46,14 +46,14 @@ use super::{
 };
 use crate::{
     function::Process,
-    memory::{Memory, Shortage},
+    memory::{Memory, cost},
     metrics::Metrics,
     tls::{Handshake, Tls},
 };
 
 /// HTTP/2: streams per connection, and bytes that a client may send ahead on one stream and on all of them. The
 /// windows are those of Envoy's guide for proxies at the edge.
-const MAX_STREAMS: u32 = 200;
+const MAX_STREAMS: u32 = 100;
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// HTTP/2: what is buffered of a response on its way to the client, for each stream (hyper's own default is
@@ -227,7 +227,7 @@ pub async fn serve_with<S, B>(
         let activity = Activity::begin();
         let limits = connections.limits.clone();
         let pace = Pace::of_reader(limits.rate, Arc::clone(&limits.memory));
-        let socket = Socket::new(stream, pace, Arc::clone(&activity), room);
+        let socket = Socket::new(stream, Arc::clone(&limits.memory), pace, Arc::clone(&activity), room);
         let (front, builder, service_for) = (front.clone(), Arc::clone(&builder), Arc::clone(&service_for));
         // A task of its own from here on: a slow handshake keeps nobody else from being accepted.
         connections.clients.spawn(move |leave| async move {
@@ -317,7 +317,7 @@ async fn accept(
     listener: &TcpListener,
     Connections { limits, room, .. }: &Connections,
 ) -> Option<(TcpStream, SocketAddr, Occupied)> {
-    while limits.memory.shortage() == Shortage::Full {
+    while !limits.memory.has_more() {
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
     match listener.accept().await {
@@ -326,6 +326,7 @@ async fn accept(
             if occupied.is_none() {
                 limits.reached.with_label_values(&["address"]).inc();
             }
+            limits.memory.took(cost::CONNECTION);
             occupied.map(|occupied| (stream, peer, occupied))
         }
         Err(error) => {

@@ -14,7 +14,8 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{activity::Activity, pace::Pace, room::Occupied};
+use super::{activity::Activity, metered::Metered, pace::Pace, room::Occupied};
+use crate::memory::Memory;
 
 /// Bytes that the kernel takes from us before it can send them. It would take up to 4 MiB (`tcp_wmem`) from each
 /// connection, which counts as the container's memory and hides for minutes that a client does not read. What is
@@ -26,7 +27,7 @@ const UNANSWERED: Duration = Duration::from_secs(90);
 /// A client's socket. What is written to it is taken at a minimum rate, or the connection is reset.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    stream: TcpStream,
+    stream: Metered,
     pace: Pace,
     activity: Arc<Activity>,
     /// Room for one connection, for as long as the socket is open: also while it is a tunnel.
@@ -35,24 +36,30 @@ pub(crate) struct Socket {
 
 impl Socket {
     /// Prepares a socket that was just accepted.
-    pub(super) fn new(stream: TcpStream, pace: Pace, activity: Arc<Activity>, room: Occupied) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        memory: Arc<Memory>,
+        pace: Pace,
+        activity: Arc<Activity>,
+        room: Occupied,
+    ) -> Self {
         // Small answers must not wait for a full packet; a socket that refuses is about to fail anyway.
         let _ = stream.set_nodelay(true);
         let options = socket2::SockRef::from(&stream);
         let _ = options.set_tcp_notsent_lowat(UNSENT);
         let _ = options.set_tcp_user_timeout(Some(UNANSWERED));
-        Self { stream, pace, activity, _room: room }
+        Self { stream: Metered::new(stream, memory), pace, activity, _room: room }
     }
 
     /// The address of the client.
     pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.stream.peer_addr()
+        self.stream.get_ref().peer_addr()
     }
 
     /// When it is closed, the client sees a reset: it must not take what it has got for the whole.
     pub(super) fn reset(&self) {
         // A socket that refuses is broken already.
-        let _ = self.stream.set_zero_linger();
+        let _ = self.stream.get_ref().set_zero_linger();
     }
 
     /// What became of an attempt to write.

@@ -10,14 +10,14 @@ use std::{
     future::poll_fn,
     pin::pin,
     sync::Arc,
-    task::{Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use hyper::rt::Executor;
 use prometheus::IntCounter;
 
 use super::{pace::Pace, rate::MinRate};
-use crate::memory::Memory;
+use crate::memory::{Memory, cost};
 
 /// What a response's body was asked for in the course of one poll of its stream.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +60,17 @@ where
 {
     fn execute(&self, stream: F) {
         let pace = Pace::of_reader(self.rate, Arc::clone(&self.memory));
-        tokio::spawn(watch(stream, pace, self.slow.clone()));
+        let stream = watch(stream, pace, self.slow.clone());
+        if self.memory.take(cost::STREAM) {
+            tokio::spawn(stream);
+            return;
+        }
+        // It is going to be refused, and best at once: the streams that one client can open at a stroke, times those
+        // of many clients, would all have a task before the first of these runs.
+        let mut stream = Box::pin(stream);
+        if stream.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            tokio::spawn(stream);
+        }
     }
 }
 

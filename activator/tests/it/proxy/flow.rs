@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use super::{
     Bed,
-    bed::{Body, PATIENCE, Pod, full},
+    bed::{Body, PATIENCE, Pod, full, get},
     http2::connect,
 };
 
@@ -146,4 +146,20 @@ async fn a_slow_pod_slows_its_client_down() {
 #[tokio::test]
 async fn a_slow_pod_slows_its_client_down_over_http2() {
     a_pod_that_does_not_read(Protocol::H2c).await;
+}
+
+#[tokio::test]
+async fn clients_that_do_not_read_keep_a_pod_over_http2_from_nobody() {
+    const IDLERS: usize = 50;
+    let bed = Bed::new(spec(Protocol::H2c)).await;
+    let answer = |request: Request<hyper::body::Incoming>| async move {
+        Response::new(if request.uri().path() == "/" { large(Arc::default()) } else { full("hello") })
+    };
+    bed.see(&Pod::serving_http2("a", answer).await);
+    let mut idlers = Vec::new();
+    for _ in 0..IDLERS {
+        idlers.push(bed.connect().await.send_request(get("/")).await.unwrap());
+    }
+    bed.until("all of them wait", |report| report.in_flight == IDLERS as u32).await;
+    assert_eq!(bed.get("/small").await.body(), "hello");
 }
