@@ -7,6 +7,7 @@
 mod coldstart;
 mod config;
 mod growth;
+mod health;
 mod lending;
 mod mail;
 mod pod;
@@ -308,28 +309,6 @@ impl FunctionState {
         for waiter in waiters {
             let _ = waiter.sender.send(Err(error.clone()));
         }
-    }
-
-    /// The head of a response has come from `pod`: it is not silent, and if that ends a cold start, it is
-    /// recorded.
-    pub fn first_byte(self: &Arc<Self>, pod: &PodRef, now: Instant) {
-        if pod.pulse.beat() {
-            self.pod_answers(pod, now);
-        }
-        if !self.warming.load(Ordering::Relaxed) {
-            return;
-        }
-        let ended = {
-            let mut inner = self.lock();
-            self.warming.store(false, Ordering::Relaxed);
-            let Some(mut cold) = inner.cold.take() else { return };
-            cold.reach(Phase::FirstByte, now);
-            cold.pod = Some(pod.name.clone());
-            inner.last_cold = Some(cold.ended());
-            inner.mail.cold_start = true;
-            cold
-        };
-        self.metrics.cold_start(&ended);
     }
 
     /// Changes the Function's settings.

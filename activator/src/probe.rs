@@ -10,7 +10,7 @@ use http_body_util::Empty;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use pilotlight_crds::Protocol;
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::{net::TcpStream, runtime::Handle, task::JoinHandle};
 
 use crate::{
     function::{FunctionState, PodRef},
@@ -56,7 +56,8 @@ pub fn set_aside(function: &Arc<FunctionState>, pod: &PodRef) {
 
 /// A pod took a request and left it without an answer: it is used last until it answers again.
 pub fn doubt(function: &Arc<FunctionState>, pod: &PodRef) {
-    if function.pod_silent(pod, Instant::now()) {
+    // Without a runtime everything is about to end anyway.
+    if Handle::try_current().is_ok() && function.pod_silent(pod, Instant::now()) {
         tracing::info!(function = %function.key, pod = pod.name, "a pod left a request unanswered and is set aside");
         start(function, pod.clone());
     }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ColdStart, FunctionConfig, FunctionState, HoldError, Inner, Phase, Pod, PodRef, Pulse, Waiter,
+    health::set_aside,
     lending::{announce, give_back_idle, hand_out},
 };
 use crate::{
@@ -125,49 +126,6 @@ impl FunctionState {
             inner.slots.close(&pod);
         }
         self.settle_and_deliver(inner, now);
-    }
-
-    /// A pod answers on its port.
-    pub fn pod_answers(self: &Arc<Self>, pod: &PodRef, now: Instant) {
-        let mut inner = self.lock();
-        if let Some(cold) = inner.cold.as_mut() {
-            cold.reach(Phase::PortAnswers, now);
-        }
-        if let Some(entry) = inner.pods.get_mut(&pod.uid) {
-            (entry.answers, entry.set_aside) = (true, false);
-            pod.pulse.set_silent(false);
-        }
-        self.settle_and_deliver(inner, now);
-    }
-
-    /// A pod refused a connection: it is set aside. Returns whether it must be probed again.
-    pub fn pod_refused(self: &Arc<Self>, pod: &PodRef, now: Instant) -> bool {
-        let mut inner = self.lock();
-        let Some(entry) = inner.pods.get_mut(&pod.uid) else { return false };
-        let answered = std::mem::replace(&mut entry.answers, false);
-        entry.set_aside = true;
-        let probe = answered && !pod.pulse.is_silent() && !entry.observed.ending;
-        inner.mail.urgent = true;
-        self.settle_and_deliver(inner, now);
-        probe
-    }
-
-    /// A pod took a request and left it, and all others meanwhile, without an answer: it is used only if all are
-    /// so. Returns whether it must be probed.
-    pub fn pod_silent(self: &Arc<Self>, pod: &PodRef, now: Instant) -> bool {
-        let mut inner = self.lock();
-        let Some(entry) = inner.pods.get_mut(&pod.uid).filter(|entry| entry.pod.as_ref() == Some(pod)) else {
-            return false;
-        };
-        let probe = !pod.pulse.set_silent(true) && entry.answers && !entry.observed.ending;
-        inner.mail.urgent = true;
-        self.settle_and_deliver(inner, now);
-        probe
-    }
-
-    /// Whether new requests may go to a pod.
-    pub fn uses(&self, pod: &PodRef) -> bool {
-        self.lock().slots.is_open(pod)
     }
 
     /// What a watch says of a revision's Deployment.
@@ -350,12 +308,6 @@ impl FunctionState {
         self.metrics.set_aside.set(i64::from(set_aside(inner)));
         grants
     }
-}
-
-/// Pods that refused a connection or are silent.
-fn set_aside(inner: &Inner) -> u32 {
-    let silent = |entry: &PodEntry| entry.pod.as_ref().is_some_and(|pod| pod.pulse.is_silent());
-    inner.pods.values().filter(|entry| entry.set_aside || silent(entry)).count() as u32
 }
 
 /// The serving revision; as long as none of its pods answers, the one that served before.

@@ -129,11 +129,13 @@ fn quantile(mut times: Vec<Duration>, share: f64) -> Duration {
 
 /// Work done for clients that still waited, as a share of what the pods could do after they had settled.
 fn goodput(jobs: &[Job], span: Duration) -> f64 {
-    let in_time = |job: &&Job| {
-        job.due >= SETTLING
-            && job.took.is_some_and(|took| took.saturating_sub(job.service) <= DEADLINE * MEAN)
+    let useful = |job: &Job| {
+        let waited = job.took?.checked_sub(job.service).unwrap_or_default();
+        let began = job.due + waited;
+        let within = (began + job.service).min(span).saturating_sub(began.max(SETTLING));
+        (waited <= DEADLINE * MEAN).then_some(within)
     };
-    let work: Duration = jobs.iter().filter(in_time).map(|job| job.service).sum();
+    let work: Duration = jobs.iter().filter_map(useful).sum();
     work.as_secs_f64() / ((span - SETTLING).as_secs_f64() * PODS as f64)
 }
 
