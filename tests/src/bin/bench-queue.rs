@@ -43,7 +43,7 @@ const TRICKLE: f64 = 100.0;
 /// What is asked of the pods, as a share of what they can do.
 const LOADS: [f64; 4] = [0.9, 1.05, 1.3, 3.0];
 /// How much longer the slowest requests of another function may take beside a flood: both share the cores.
-const BESIDE: f64 = 3.0;
+const BESIDE: f64 = 1.5;
 /// With what a pod says how long it took, in microseconds.
 const TOOK: &str = "took-us";
 
