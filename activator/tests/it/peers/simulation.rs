@@ -373,6 +373,8 @@ impl World {
             }
             self.check(&format!("{when}, while it comes to rest"));
         }
+        let restless = self.activators.iter_mut().find_map(|one| one.is_poked().then_some(&one.id));
+        assert_eq!(restless, None, "{when}: looked at again although nothing has changed");
     }
 
     fn hear_again(&mut self) {

@@ -107,12 +107,14 @@ impl Activator {
         self.in_flight.borrow_mut().retain(|acquired| acquired.slot.pod().uid != pod);
     }
 
+    /// Whether the autoscaler was asked to look, since this was asked.
+    pub(super) fn is_poked(&mut self) -> bool {
+        std::iter::from_fn(|| self.pokes.try_recv().ok()).count() > 0
+    }
+
     /// What the autoscaler does, and when: only if it was asked to look, and only as the owner.
     pub(super) fn autoscale(&mut self, wanted: usize) -> Option<ScaleDown> {
-        let mut poked = false;
-        while self.pokes.try_recv().is_ok() {
-            poked = true;
-        }
+        let poked = self.is_poked();
         self.function.looked_at();
         let observed = self.function.observe(Instant::now());
         if !poked || !observed.owned {
