@@ -90,7 +90,7 @@ async fn answers(pod: &PodRef, stream: TcpStream, path: Option<&str>, protocol: 
             None if pod.pulse.is_silent() => ping(pod, stream, protocol).await,
             None => {
                 // The first request finds the connection open.
-                if let Ok(connection) = adopt(pod.pool.metered(stream), protocol).await {
+                if let Ok(connection) = adopt(pod.pool.stream(stream), protocol).await {
                     pod.pool.put(connection);
                 }
                 true

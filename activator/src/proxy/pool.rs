@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pilotlight_crds::Protocol;
 use tokio::{net::TcpStream, runtime::Handle};
 
-use super::{connection::Connection, metered::Metered};
+use super::{connection::Connection, tcp::Tcp};
 use crate::{function::Pod, memory::Memory};
 
 /// Idle connections older than this are not used again. Below the keep-alive time of common servers
@@ -82,8 +82,8 @@ impl Pool {
     }
 
     /// What a new connection is read from.
-    pub(crate) fn metered(&self, stream: TcpStream) -> Metered {
-        Metered::new(stream, Arc::clone(&self.1))
+    pub(crate) fn stream(&self, stream: TcpStream) -> Tcp {
+        Tcp::new(stream, Arc::clone(&self.1))
     }
 
     /// A connection that was used before and is still open. One that can carry more stays here as well.
@@ -156,7 +156,7 @@ fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
 /// # Errors
 /// When the pod refuses, does not answer in time, has ended, or takes no tunnels.
 pub(super) async fn connect(pod: &Pod, protocol: Protocol, tunnel: bool) -> Result<Connection, ConnectError> {
-    let stream = pod.pool.metered(dial(pod).await?);
+    let stream = pod.pool.stream(dial(pod).await?);
     if tunnel { for_tunnel(stream).await } else { adopt(stream, protocol).await }
 }
 
@@ -175,7 +175,7 @@ async fn dial(pod: &Pod) -> Result<TcpStream, ConnectError> {
 ///
 /// # Errors
 /// When the handshake fails, or the pod does not announce extended CONNECT (RFC 8441, section 3).
-async fn for_tunnel(stream: Metered) -> Result<Connection, ConnectError> {
+async fn for_tunnel(stream: Tcp) -> Result<Connection, ConnectError> {
     stream.get_ref().set_nodelay(true)?;
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -204,7 +204,7 @@ async fn for_tunnel(stream: Metered) -> Result<Connection, ConnectError> {
 
 /// Makes of the end of an upgraded connection a reset, as far as it is one of HTTP/1.1.
 pub(super) fn reset(end: Upgraded) {
-    if let Ok(parts) = end.downcast::<TokioIo<Metered>>() {
+    if let Ok(parts) = end.downcast::<TokioIo<Tcp>>() {
         // A socket that refuses is broken already.
         let _ = parts.io.inner().get_ref().set_zero_linger();
     }
@@ -214,7 +214,7 @@ pub(super) fn reset(end: Upgraded) {
 ///
 /// # Errors
 /// When the handshake fails.
-pub(crate) async fn adopt(stream: Metered, protocol: Protocol) -> Result<Connection, ConnectError> {
+pub(crate) async fn adopt(stream: Tcp, protocol: Protocol) -> Result<Connection, ConnectError> {
     stream.get_ref().set_nodelay(true)?;
     let stream = TokioIo::new(stream);
     // A connection's own errors reach whoever waits for a response; without one nobody misses it.

@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{activity::Activity, metered::Metered, pace::Pace, room::Occupied};
+use super::{activity::Activity, pace::Pace, room::Occupied, tcp::Tcp};
 use crate::memory::Memory;
 
 /// Bytes that the kernel takes from us before it can send them. It would take up to 4 MiB (`tcp_wmem`) from each
@@ -27,7 +27,7 @@ const UNANSWERED: Duration = Duration::from_secs(90);
 /// A client's socket. What is written to it is taken at a minimum rate, or the connection is reset.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    stream: Metered,
+    stream: Tcp,
     pace: Pace,
     activity: Arc<Activity>,
     /// Room for one connection, for as long as the socket is open: also while it is a tunnel.
@@ -48,7 +48,7 @@ impl Socket {
         let options = socket2::SockRef::from(&stream);
         let _ = options.set_tcp_notsent_lowat(UNSENT);
         let _ = options.set_tcp_user_timeout(Some(UNANSWERED));
-        Self { stream: Metered::new(stream, memory), pace, activity, _room: room }
+        Self { stream: Tcp::new(stream, memory), pace, activity, _room: room }
     }
 
     /// The address of the client.
