@@ -42,7 +42,6 @@ mod upgrade;
 use std::{sync::Arc, time::Instant};
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, uri::PathAndQuery};
-use hyper::body::Incoming;
 use pilotlight_crds::UrlScheme;
 
 pub use self::{
@@ -75,7 +74,7 @@ pub(crate) use self::{
     socket::Socket,
 };
 use crate::{
-    function::{Acquired, FunctionState, Process, Timeouts, Wish},
+    function::{Acquired, FunctionState, PodRef, Process, Timeouts, Wish},
     index::SharedRoutes,
     memory::{Shortage, cost},
     metrics::{Metrics, Source},
@@ -122,18 +121,22 @@ struct Routed<'a> {
 }
 
 impl Proxy {
-    /// Answers one request.
-    pub async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<ResponseBody> {
+    /// Answers one request, that came when it `began`.
+    async fn answer(
+        &self,
+        request: Box<Request<RequestBody>>,
+        peer: &Peer,
+        began: Instant,
+    ) -> Response<ResponseBody> {
         let version = request.version();
-        let began = Instant::now();
         let asked =
             Asked { trace: Trace::of(request.headers(), &self.traces), call: Call::of(&request, began) };
-        let routed = match self.admit(&request).await {
+        let routed = match self.admit(version, request.headers().capacity()).await {
             true => self.route(&request, peer, asked, began),
             false => Err(ProxyError::MemoryFull),
         };
         let mut response = match routed {
-            Ok(routed) => self.answer_routed(routed, request).await,
+            Ok(routed) => self.answer_routed(&routed, request).await,
             Err(error) => {
                 self.metrics.unrouted.with_label_values(&[error.verdict().reason]).inc();
                 respond(&error, &asked, None).map(Into::into)
@@ -156,20 +159,19 @@ impl Proxy {
         response
     }
 
-    /// Takes the memory that a request needs.
-    async fn admit(&self, request: &Request<Incoming>) -> bool {
+    /// Takes the memory that a request needs, with room for so many headers.
+    async fn admit(&self, version: Version, headers: usize) -> bool {
         let memory = self.process.memory();
         // The headers of HTTP/2 may be much more than what was read.
-        let http2 = request.version() == Version::HTTP_2;
-        let headers = if http2 { request.headers().capacity() } else { 0 };
-        let bytes = cost::REQUEST + headers * cost::HEADER;
+        let http2 = version == Version::HTTP_2;
+        let bytes = cost::REQUEST + if http2 { headers * cost::HEADER } else { 0 };
         // A stream that waited would itself be what there is no memory for.
         memory.take(bytes) || !http2 && Box::pin(memory.take_soon(bytes)).await
     }
 
     fn route<'a>(
         &self,
-        request: &Request<Incoming>,
+        request: &Request<RequestBody>,
         peer: &'a Peer,
         asked: Asked,
         began: Instant,
@@ -191,7 +193,7 @@ impl Proxy {
     /// Whether a request for this host may come on this connection.
     fn check_connection(
         &self,
-        request: &Request<Incoming>,
+        request: &Request<RequestBody>,
         peer: &Peer,
         scheme: UrlScheme,
         host: &str,
@@ -206,11 +208,16 @@ impl Proxy {
         redirect.location(host, target).map_or(Ok(()), |to| Err(ProxyError::HttpsOnly(to)))
     }
 
-    async fn answer_routed(&self, routed: Routed<'_>, request: Request<Incoming>) -> Response<ResponseBody> {
-        let Routed { function, asked, began, .. } = &routed;
-        match self.forward_routed(&routed, request).await {
-            Ok(response) => {
-                function.metrics.answered(response.status(), Source::Function, began.elapsed());
+    async fn answer_routed(
+        &self,
+        routed: &Routed<'_>,
+        request: Box<Request<RequestBody>>,
+    ) -> Response<ResponseBody> {
+        let Routed { function, asked, began, .. } = routed;
+        match self.forward_routed(routed, request).await {
+            Ok((response, at)) => {
+                let after = at.saturating_duration_since(*began);
+                function.metrics.answered(response.status(), Source::Function, after);
                 response
             }
             Err(error) => {
@@ -222,17 +229,18 @@ impl Proxy {
         }
     }
 
+    /// The answer of a pod, and when its head had come.
     async fn forward_routed(
         &self,
         routed: &Routed<'_>,
-        mut request: Request<Incoming>,
-    ) -> Result<Response<ResponseBody>, ProxyError> {
+        mut request: Box<Request<RequestBody>>,
+    ) -> Result<(Response<ResponseBody>, Instant), ProxyError> {
         let Routed { function, .. } = routed;
         let (config, version) = (function.config(), request.version());
         let session = self.sessions.begin(&config, request.headers()).await;
         let mut upgrade = Upgrade::of(&mut request)?;
         let rate = rate_of(self.rate, request.headers(), &config.timeouts);
-        let mut request = to_pod(request, routed, config.protocol, rate)?;
+        to_pod(&mut request, routed, config.protocol, rate)?;
         if let Some(asked) = &mut upgrade
             && !asked.ask(&mut request, config.protocol)?
         {
@@ -242,7 +250,7 @@ impl Proxy {
         let (timeouts, protocol, call) = (config.timeouts, config.protocol, routed.asked.call);
         let mut terms = Terms { timeouts, protocol, call, upgrade, tunnels: &self.tunnels };
         let wish = Wish { bytes: in_memory(&request), pod: session.pod(), until: None };
-        let (mut response, acquired) = send(routed, wish, Box::new(request), &mut terms).await?;
+        let (mut response, acquired) = send(routed, wish, request, &mut terms).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             headers::to_client(response.headers_mut());
         }
@@ -251,8 +259,8 @@ impl Proxy {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         acquired.annotate(response.headers_mut());
-        self.sessions.end(session, &acquired.pod_uid, routed.scheme, response.headers_mut());
-        Ok(response)
+        self.sessions.end(session, &acquired.pod.uid, routed.scheme, response.headers_mut());
+        Ok((response, acquired.at))
     }
 }
 
@@ -268,9 +276,10 @@ fn rate_of(rate: MinRate, headers: &HeaderMap, timeouts: &Timeouts) -> MinRate {
 /// What is left to say of a slot once it has gone with the response.
 struct Served {
     timing: Timing,
+    at: Instant,
     cold: bool,
     unasked: bool,
-    pod_uid: String,
+    pod: PodRef,
 }
 
 impl Served {
@@ -295,7 +304,7 @@ async fn send(
 ) -> Result<(Response<ResponseBody>, Served), ProxyError> {
     let Routed { function, began, .. } = routed;
     let mut last = None;
-    let until = *began + function.config().hold_timeout;
+    let until = || *began + function.config().hold_timeout;
     let mut left = ATTEMPTS;
     loop {
         let acquired = acquire(function, wish, terms.call).await;
@@ -308,14 +317,13 @@ async fn send(
         }
         let pod = slot.pod().clone();
         left -= 1;
-        wish = Wish { pod: None, until: Some(until), ..wish };
         let spare = if left > 0 { repeat::keep(&mut request) } else { None };
         let error = match forward(slot, request, terms).await {
-            Ok(Answer { response, connect, first_byte, unasked }) => {
-                function.first_byte(&pod, Instant::now());
+            Ok(Answer { response, connect, at, first_byte, unasked }) => {
+                function.first_byte(&pod, at);
                 function.retries.pay_in();
-                let (timing, pod_uid) = (Timing { hold: held, connect, first_byte }, pod.uid.clone());
-                return Ok((response, Served { timing, cold, unasked, pod_uid }));
+                let timing = Timing { hold: held, connect, first_byte };
+                return Ok((response, Served { timing, at, cold, unasked, pod }));
             }
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::Overdue(error)) => {
@@ -323,6 +331,7 @@ async fn send(
                 let elsewhere = !function.uses(&pod) && Instant::now() < *began + terms.timeouts.total;
                 let Some(again) = again(function, spare.filter(|_| elsewhere)) else { return Err(error) };
                 (request, last) = (again, Some(error));
+                wish = Wish { pod: None, until: Some(until()), ..wish };
                 function.metrics.retries.inc();
                 continue;
             }
@@ -342,7 +351,7 @@ async fn send(
                 error
             }
         };
-        let error = graver(last.take(), error);
+        let (error, until) = (graver(last.take(), error), until());
         if left == 0 || Instant::now() >= until {
             return Err(error);
         }
@@ -350,6 +359,7 @@ async fn send(
         probe::set_aside(function, &pod);
         tracing::debug!(function = %function.key, pod = pod.name, %error, "a request goes to another pod");
         last = Some(error);
+        wish = Wish { pod: None, until: Some(until), ..wish };
     }
 }
 
@@ -371,9 +381,28 @@ async fn acquire(
 ) -> Result<Acquired, ProxyError> {
     match call.and_then(|call| call.deadline) {
         None => Ok(function.acquire(wish).await?),
-        Some(deadline) => match tokio::time::timeout_at(deadline.into(), function.acquire(wish)).await {
-            Ok(acquired) => Ok(acquired?),
-            Err(_) => Err(ProxyError::Deadline { reached_pod: false }),
-        },
+        // On the heap: every request's future would have room for it.
+        Some(deadline) => {
+            match Box::pin(tokio::time::timeout_at(deadline.into(), function.acquire(wish))).await {
+                Ok(acquired) => Ok(acquired?),
+                Err(_) => Err(ProxyError::Deadline { reached_pod: false }),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each connection has room for one, and each request moves one.
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        fn size<A, B, C, F>(_: impl FnOnce(A, B, C) -> F) -> usize {
+            size_of::<F>()
+        }
+        let answer =
+            |proxy: &'static Proxy, request, peer: &'static Peer| proxy.answer(request, peer, Instant::now());
+        assert!(size(answer) < 3 * 1024, "{}", size(answer));
     }
 }

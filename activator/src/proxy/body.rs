@@ -63,24 +63,24 @@ pub(crate) enum BodyError {
 }
 
 impl RequestBody {
-    /// Wraps a body that has to come at a rate.
-    pub(super) fn new(body: Incoming, rate: MinRate) -> Self {
-        Self::of(if body.is_end_stream() { Supply::Nothing } else { Supply::Client(body) }, rate)
+    /// Wraps a client's body.
+    pub(super) fn new(body: Incoming, now: Instant) -> Self {
+        Self::of(if body.is_end_stream() { Supply::Nothing } else { Supply::Client(body) }, now)
     }
 
     /// What was sent before.
     pub(super) fn again(pieces: Vec<Bytes>) -> Self {
-        Self::of(Supply::Again(pieces.into_iter()), MinRate::default())
+        Self::of(Supply::Again(pieces.into_iter()), Instant::now())
     }
 
     /// No body.
     pub(super) fn empty() -> Self {
-        Self::of(Supply::Nothing, MinRate::default())
+        Self::of(Supply::Nothing, Instant::now())
     }
 
-    fn of(supply: Supply, rate: MinRate) -> Self {
+    fn of(supply: Supply, now: Instant) -> Self {
         let progress = Progress {
-            began: Instant::now(),
+            began: now,
             last: AtomicU64::new(0),
             ended: AtomicBool::new(supply.is_end_stream()),
             broken: AtomicBool::new(false),
@@ -92,7 +92,13 @@ impl RequestBody {
             waker: AtomicWaker::new(),
             waiter: AtomicWaker::new(),
         };
-        Self { supply, gate: None, progress: Arc::new(progress), pace: Pace::of_sender(rate), kept: None }
+        let pace = Pace::of_sender(MinRate::default());
+        Self { supply, gate: None, progress: Arc::new(progress), pace, kept: None }
+    }
+
+    /// From now on it has to come at a rate.
+    pub(super) fn keep_to(&mut self, rate: MinRate) {
+        self.pace = Pace::of_sender(rate);
     }
 
     /// Keeps the body until a gate opens.
@@ -112,8 +118,8 @@ impl RequestBody {
     }
 
     /// The clock starts when the request is forwarded, not while it is held.
-    pub(super) fn forwarded(&self) {
-        self.progress.note();
+    pub(super) fn forwarded(&self, now: Instant) {
+        self.progress.note(now);
     }
 }
 
@@ -146,7 +152,7 @@ impl Body for RequestBody {
             progress.slow.store(true, Ordering::Relaxed);
             return Poll::Ready(Some(Err(BodyError::Slow)));
         };
-        progress.note();
+        progress.note(Instant::now());
         progress.waiting.store(false, Ordering::Relaxed);
         match &frame {
             Some(Ok(frame)) => pace.moved(frame.data_ref().map_or(0, Bytes::len)),
@@ -202,7 +208,8 @@ struct PodBody {
     connection: Option<Connection>,
     slot: Slot,
     upload: Arc<Progress>,
-    last: Instant,
+    /// Since when the pod has sent nothing, while that is waited for.
+    silent: Option<Instant>,
     bounds: Bounds,
 }
 
@@ -226,8 +233,8 @@ impl ResponseBody {
     /// A pod's body.
     pub(super) fn from_pod(body: Incoming, source: Source, bounds: Bounds) -> Self {
         let Source { slot, connection, upload } = source;
-        let (ended, last, connection) = (body.is_end_stream(), Instant::now(), Some(connection));
-        let (told, broken) = (false, None);
+        let (ended, connection) = (body.is_end_stream(), Some(connection));
+        let (told, broken, silent) = (false, None, None);
         Self(Kind::Pod(Box::new(PodBody {
             body,
             ended,
@@ -236,7 +243,7 @@ impl ResponseBody {
             connection,
             slot,
             upload,
-            last,
+            silent,
             bounds,
         })))
     }
@@ -259,7 +266,7 @@ impl PodBody {
         // It is there until the end.
         let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
         if let Poll::Ready(frame) = connection.poll_body(&mut self.body, cx) {
-            self.last = Instant::now();
+            self.silent = None;
             self.ended = frame.is_none() || self.body.is_end_stream();
             return match frame.transpose() {
                 Ok(frame) if self.ended => Poll::Ready(frame.map(Ok)),
@@ -272,8 +279,9 @@ impl PodBody {
             };
         }
         let Bounds { idle, until, cut, .. } = self.bounds;
-        ready!(connection.poll_overdue(until.min(self.last + idle), cx));
-        let cut = if until <= self.last + idle { cut } else { Cut::Idle(idle) };
+        let overdue = *self.silent.get_or_insert_with(Instant::now) + idle;
+        ready!(connection.poll_overdue(until.min(overdue), cx));
+        let cut = if until <= overdue { cut } else { Cut::Idle(idle) };
         Poll::Ready(Some(self.cut(cut)))
     }
 

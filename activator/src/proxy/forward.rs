@@ -106,7 +106,9 @@ pub(super) struct Answer {
     pub(super) response: Response<ResponseBody>,
     /// Time to connect; `None`: there was a connection.
     pub(super) connect: Option<Duration>,
-    /// From the request's way to the pod to the response's head.
+    /// When the response's head had come.
+    pub(super) at: Instant,
+    /// Until then, from the request's way to the pod.
     pub(super) first_byte: Duration,
     /// Whether the pod answered without having asked for the body that waits for that.
     pub(super) unasked: bool,
@@ -122,7 +124,7 @@ pub(super) async fn forward(
     let began = Instant::now();
     let bounds = terms.bounds(began);
     let upload = request.body().progress();
-    request.body().forwarded();
+    request.body().forwarded(began);
     let patience = terms.timeouts.first_byte.min(SILENCE);
     let mut wait = Wait {
         slot: &slot,
@@ -132,11 +134,12 @@ pub(super) async fn forward(
         patience,
         over: false,
     };
-    let exchanged = exchange(&slot, request, terms, bounds.until).await;
+    let exchanged = exchange(&slot, request, terms, began, bounds.until).await;
     wait.ends_with(&exchanged);
     drop(wait);
     let Exchanged { mut response, connection, connect } = exchanged?;
-    let first_byte = began.elapsed().saturating_sub(connect.unwrap_or_default());
+    let at = Instant::now();
+    let first_byte = at.duration_since(began).saturating_sub(connect.unwrap_or_default());
     let switched = match &terms.upgrade {
         Some(upgrade) => upgrade.settle(&mut response),
         None if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
@@ -150,7 +153,7 @@ pub(super) async fn forward(
         let ends = Ends { client: upgrade.client, pod, websocket, stream: upgrade.stream };
         terms.tunnels.join(ends, slot, terms.timeouts.idle, bounds.until);
         let response = response.map(|_| ResponseBody::empty());
-        return Ok(Answer { response, connect, first_byte, unasked: false });
+        return Ok(Answer { response, connect, at, first_byte, unasked: false });
     }
     // On failure the connection goes with the body that nobody reads: it is closed.
     strict::check_answer(response.headers())
@@ -160,7 +163,7 @@ pub(super) async fn forward(
     parts.version = Version::HTTP_11;
     let unasked = upload.unasked();
     let body = ResponseBody::from_pod(body, Source { slot, connection, upload }, bounds);
-    Ok(Answer { response: Response::from_parts(parts, body), connect, first_byte, unasked })
+    Ok(Answer { response: Response::from_parts(parts, body), connect, at, first_byte, unasked })
 }
 
 /// Somebody who waits for an answer. If he leaves without one, be it that the time is over or that the client has
@@ -207,11 +210,12 @@ async fn exchange(
     slot: &Slot,
     mut request: Box<Request<RequestBody>>,
     terms: &Terms<'_>,
+    began: Instant,
     until: Instant,
 ) -> Result<Exchanged, Failure> {
     let protocol = terms.protocol;
     let tunnel = terms.upgrade.is_some() && protocol == Protocol::H2c;
-    if !tunnel && let Some(connection) = slot.pod().pool.take(protocol).await {
+    if !tunnel && let Some(connection) = slot.pod().pool.take(protocol, began).await {
         match send(connection, request, terms, until).await {
             Err(Failure::NotSent(unsent, _)) => request = unsent,
             done => {

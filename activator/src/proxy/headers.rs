@@ -32,7 +32,7 @@ const OVERRULING: [&str; 4] = ["x-real-ip", "x-forwarded-port", "x-original-url"
 const PROXY: &str = "proxy";
 
 /// Headers that end at this hop, besides those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 6] = [
+static HOP_BY_HOP: [HeaderName; 6] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -54,6 +54,18 @@ pub(super) struct Origin<'a> {
 
 /// Makes a client's headers fit for a pod.
 pub(super) fn to_pod(headers: &mut HeaderMap, origin: &Origin<'_>, protocol: Protocol) {
+    let trusted = origin.peer.is_trusted();
+    // Most requests have no such header, and one look at each takes less time than to remove all that may be there.
+    let stays = |name: &HeaderName| {
+        HOP_BY_HOP.contains(name) || *name == header::EXPECT || is_forged(name.as_str(), trusted)
+    };
+    if headers.keys().any(stays) {
+        remove_what_stays(headers, trusted, protocol);
+    }
+    origin.peer.tell(headers, origin.host, origin.version);
+}
+
+fn remove_what_stays(headers: &mut HeaderMap, trusted: bool, protocol: Protocol) {
     // The only value of TE that may be passed on: whoever gets it says the same to the next hop.
     let trailers =
         headers.get_all(header::TE).iter().any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
@@ -65,14 +77,12 @@ pub(super) fn to_pod(headers: &mut HeaderMap, origin: &Origin<'_>, protocol: Pro
             headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
         }
     }
-    let trusted = origin.peer.is_trusted();
     let forged: Vec<_> = headers.keys().filter(|name| is_forged(name.as_str(), trusted)).cloned().collect();
     for name in forged {
         headers.remove(name);
     }
     // An expectation that can be met is passed on where the body is held back for it.
     headers.remove(header::EXPECT);
-    origin.peer.tell(headers, origin.host, origin.version);
 }
 
 /// Whether a header is one that only we, or who is trusted, may send; or could pass for one that is not what
@@ -93,7 +103,9 @@ fn is_forged(name: &str, trusted: bool) -> bool {
 
 /// Makes a pod's headers fit for a client.
 pub(super) fn to_client(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
+    if headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        remove_hop_by_hop(headers);
+    }
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
@@ -116,6 +128,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 /// The protocol that both sides agree to switch to: `Upgrade` with `Connection: upgrade`. Not HTTP/2: RFC 9113
 /// has done away with that way into it, and past us every request could go through it unseen.
 pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let protocol = headers.get(header::UPGRADE)?;
     let asks = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named =
         asks.flat_map(|value| value.split(',')).any(|name| name.trim().eq_ignore_ascii_case("upgrade"));
@@ -123,7 +136,7 @@ pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
         let value = value.as_bytes().to_ascii_lowercase();
         value.split(|byte| *byte == b',').any(|name| matches!(name.trim_ascii(), b"h2c" | b"h2"))
     };
-    headers.get(header::UPGRADE).filter(|_| named).filter(|value| !is_http2(value)).cloned()
+    Some(protocol).filter(|_| named).filter(|value| !is_http2(value)).cloned()
 }
 
 #[cfg(test)]

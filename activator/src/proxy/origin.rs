@@ -3,7 +3,11 @@
 //! What a client says of it is removed, unless the client is a proxy that the operator trusts, such as an
 //! ingress: then what it says is kept and added to.
 
-use std::{net::IpAddr, str::FromStr, sync::Arc};
+use std::{
+    net::IpAddr,
+    str::FromStr,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use http::{
@@ -79,6 +83,8 @@ pub struct Peer {
     node: String,
     scheme: UrlScheme,
     trusted: bool,
+    /// The host of the connection's first request, which is mostly that of all, and what `Forwarded` says for it.
+    element: OnceLock<(Option<HeaderValue>, HeaderValue)>,
     /// What the TLS handshake has agreed on, if it was with us.
     pub(super) tls: Option<Handshake>,
     /// Where interim responses go.
@@ -99,7 +105,7 @@ impl Peer {
         // An address is always a valid value.
         let address =
             HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { address, node, scheme, trusted, tls, interim }
+        Self { address, node, scheme, trusted, element: OnceLock::new(), tls, interim }
     }
 
     /// How the client has come: to us, or to the trusted proxy that it is.
@@ -119,7 +125,7 @@ impl Peer {
 
     /// Tells a pod where a request comes from.
     pub(super) fn tell(&self, headers: &mut HeaderMap, host: Option<&HeaderValue>, version: Version) {
-        let element = self.forwarded_element(host);
+        let element = self.element_for(host);
         if self.trusted {
             add_to_list(headers, &FORWARDED_FOR, self.address.clone());
             add_to_list(headers, &FORWARDED, element);
@@ -138,6 +144,15 @@ impl Peer {
         }
         // RFC 9110, section 7.6.3: a gateway must say so in requests. In responses it need not, and does not.
         headers.append(VIA, via(version));
+    }
+
+    fn element_for(&self, host: Option<&HeaderValue>) -> HeaderValue {
+        let (known, element) = self.element.get_or_init(|| {
+            // A copy: the value itself would keep all that was read with it in memory.
+            let copy = host.and_then(|host| HeaderValue::from_bytes(host.as_bytes()).ok());
+            (copy, self.forwarded_element(host))
+        });
+        if known.as_ref() == host { element.clone() } else { self.forwarded_element(host) }
     }
 
     /// `for=…;host="…";proto=…`.
@@ -240,6 +255,17 @@ mod tests {
             "x-forwarded-proto: https",
         ];
         assert_eq!(told("2001:db8::9", &["10.0.0.0/8", "2001:db8::/32"], &sent), expected);
+    }
+
+    #[test]
+    fn each_request_has_its_own_host() {
+        let peer = peer_of("10.0.0.9", &[]);
+        let node = "for=10.0.0.9";
+        for host in [Some("a.com"), Some("b.com"), None, Some("a.com")] {
+            let value = host.map(HeaderValue::from_static);
+            let host = host.map(|host| format!(";host=\"{host}\"")).unwrap_or_default();
+            assert_eq!(peer.element_for(value.as_ref()), format!("{node}{host};proto=http"));
+        }
     }
 
     #[test]

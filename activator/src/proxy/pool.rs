@@ -87,10 +87,10 @@ impl Pool {
     }
 
     /// A connection that was used before and is still open. One that can carry more stays here as well.
-    pub(super) async fn take(&self, protocol: Protocol) -> Option<Connection> {
+    pub(super) async fn take(&self, protocol: Protocol, now: Instant) -> Option<Connection> {
         loop {
             let (mut connection, since) = lock(&self.0).connections.pop_back()?;
-            if since.elapsed() >= IDLE_LIMIT || !connection.speaks(protocol) {
+            if now.saturating_duration_since(since) >= IDLE_LIMIT || !connection.speaks(protocol) {
                 continue;
             }
             if let Some(shared) = connection.shared() {

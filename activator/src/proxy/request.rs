@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request, StatusCode, Uri, Version, header, uri::PathAndQuery};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use pilotlight_crds::Protocol;
 use tokio_util::sync::CancellationToken;
 
@@ -20,55 +19,57 @@ use super::{
 /// Bytes of a held request's body that its connection may have buffered already.
 const BUFFERED_BODY: u64 = 64 * 1024;
 
-/// The request as a pod gets it: in the pod's protocol, with the headers that may cross.
+/// Makes a request fit for a pod: in the pod's protocol, with the headers that may cross.
 pub(super) fn to_pod(
-    request: Request<Incoming>,
+    request: &mut Request<RequestBody>,
     routed: &Routed<'_>,
     protocol: Protocol,
     rate: MinRate,
-) -> Result<Request<RequestBody>, ProxyError> {
-    let (mut parts, body) = request.into_parts();
-    let version = parts.version;
-    let path = forwarded_path(&parts.uri, routed.strip)?;
-    let origin = headers::Origin { peer: routed.peer, host: routed.host.as_ref(), version: parts.version };
-    let expects = protocol == Protocol::Http1 && expect::expects(&parts.headers, parts.version);
-    headers::to_pod(&mut parts.headers, &origin, protocol);
-    if body.is_end_stream() {
-        parts.headers.remove(header::TRAILER);
+) -> Result<(), ProxyError> {
+    let version = request.version();
+    let path = forwarded_path(request.uri(), routed.strip)?;
+    let origin = headers::Origin { peer: routed.peer, host: routed.host.as_ref(), version };
+    let expects = protocol == Protocol::Http1 && expect::expects(request.headers(), version);
+    let (has_body, length) = (!request.body().is_end_stream(), request.body().size_hint().exact());
+    let headers = request.headers_mut();
+    headers::to_pod(headers, &origin, protocol);
+    if !has_body {
+        headers.remove(header::TRAILER);
     }
-    routed.asked.trace.pass_on(&mut parts.headers);
+    routed.asked.trace.pass_on(headers);
     match protocol {
         Protocol::Http1 => {
-            (parts.version, parts.uri) = (Version::HTTP_11, Uri::from(path));
-            if let Some(host) = routed.host.clone() {
-                parts.headers.insert(header::HOST, host);
+            if headers.get(header::HOST) != routed.host.as_ref()
+                && let Some(host) = routed.host.clone()
+            {
+                headers.insert(header::HOST, host);
             }
             // Unless it is told, hyper takes it that a GET has no body, and leaves it out.
-            if body.size_hint().exact().is_none() {
-                parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            if length.is_none() {
+                headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
+            (*request.version_mut(), *request.uri_mut()) = (Version::HTTP_11, Uri::from(path));
         }
         Protocol::H2c => {
-            parts.version = Version::HTTP_2;
-            parts.headers.remove(header::HOST);
-            parts.uri = absolute_form(routed.host.as_ref(), path)?;
+            headers.remove(header::HOST);
+            *request.version_mut() = Version::HTTP_2;
+            *request.uri_mut() = absolute_form(routed.host.as_ref(), path)?;
         }
     }
-    parts.extensions.clear();
-    let mut body = RequestBody::new(body, rate);
+    request.extensions_mut().clear();
+    request.body_mut().keep_to(rate);
     let mut asked = None;
-    if expects && !body.is_end_stream() {
-        let (gate, opens) = expect::pass_on(&mut parts.headers);
-        body.keep_behind(gate);
+    if expects && has_body {
+        let (gate, opens) = expect::pass_on(request.headers_mut());
+        request.body_mut().keep_behind(gate);
         asked = Some(opens);
     }
-    let mut request = Request::from_parts(parts, body);
     // Whoever speaks HTTP/1.0 knows no interim responses; for HTTP/2, hyper has no way to send them.
     let interim = (version == Version::HTTP_11).then(|| Arc::clone(&routed.peer.interim));
     if protocol == Protocol::Http1 && (interim.is_some() || asked.is_some()) {
-        hear_interim(&mut request, interim, asked);
+        hear_interim(request, interim, asked);
     }
-    Ok(request)
+    Ok(())
 }
 
 /// Has hyper tell what the pod says before its response: where interim responses go, and what a request for the
@@ -91,7 +92,13 @@ fn hear_interim(
 
 /// Path and query without the part that was only for us; otherwise byte for byte what was received.
 pub(super) fn forwarded_path(uri: &Uri, strip: usize) -> Result<PathAndQuery, ProxyError> {
-    let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let target = uri.path_and_query();
+    if let (0, Some(target)) = (strip, target)
+        && target.as_str().starts_with('/')
+    {
+        return Ok(target.clone());
+    }
+    let whole = target.map_or("/", PathAndQuery::as_str);
     let rest = whole.get(strip..).unwrap_or("/");
     let with_slash = if rest.starts_with('/') || rest == "*" { rest.to_owned() } else { format!("/{rest}") };
     PathAndQuery::try_from(with_slash).map_err(|_| ProxyError::BadRequest("the target is not a path"))

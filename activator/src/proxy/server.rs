@@ -9,7 +9,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::TryFutureExt as _;
@@ -33,6 +33,7 @@ use tokio_util::{either::Either, sync::CancellationToken};
 use super::{
     Peer, Proxy,
     activity::{Activity, Clocks, Counted, End, drive},
+    body::RequestBody,
     calm::Calm,
     clients::Clients,
     framing::{MAX_FIELDS, MAX_HEAD},
@@ -199,7 +200,10 @@ pub async fn serve(port: Port, proxy: Arc<Proxy>, connections: &Connections) {
         let peer = Arc::new(Peer::new(caller, &proxy.trusted));
         service_fn(move |request: Request<Incoming>| {
             let (proxy, peer, _open) = (Arc::clone(&proxy), Arc::clone(&peer), &open);
-            async move { Ok::<_, Infallible>(proxy.answer(request, &peer).await) }
+            let began = Instant::now();
+            // On the heap: it would be moved from each future on its way into the next.
+            let request = Box::new(request.map(|body| RequestBody::new(body, began)));
+            async move { Ok::<_, Infallible>(proxy.answer(request, &peer, began).await) }
         })
     })
     .await;

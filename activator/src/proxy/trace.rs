@@ -20,27 +20,36 @@ const LENGTH: usize = 55;
 const TRACE_ID: std::ops::Range<usize> = 3..35;
 const PARENT_ID: std::ops::Range<usize> = 36..52;
 
-/// Makes ids. They need to be distinct and spread evenly, not secret: a keyed hash of a count does.
-#[derive(Debug, Default)]
+/// Makes ids. They need to be distinct and spread evenly, not secret: a count does, mixed well (splitmix64).
+#[derive(Debug)]
 pub struct TraceIds {
-    keys: RandomState,
+    /// Where this process begins to count.
+    seed: u64,
     made: AtomicU64,
     /// Whether traces that begin here are to be recorded.
     sampled: bool,
 }
 
+impl Default for TraceIds {
+    fn default() -> Self {
+        Self::new(false)
+    }
+}
+
 impl TraceIds {
     /// Ids for traces that are to be recorded, or not unless somebody further on decides so.
     pub fn new(sampled: bool) -> Self {
-        Self { sampled, ..Self::default() }
+        // What the standard library draws its hash keys from is random.
+        let seed = RandomState::new().hash_one(0);
+        Self { seed, made: AtomicU64::new(0), sampled }
     }
 
     fn make(&self) -> [u8; LENGTH] {
-        let count = self.made.fetch_add(1, Ordering::Relaxed);
+        let count = self.seed.wrapping_add(self.made.fetch_add(3, Ordering::Relaxed));
         let mut text = [b'0'; LENGTH];
-        for (piece, at) in [3, 19, 36].into_iter().enumerate() {
+        for (piece, at) in [(0, 3), (1, 19), (2, 36)] {
             // All zeros would be invalid; one chance in 2^64, and still it is looked after.
-            let bits = self.keys.hash_one((count, piece)).max(1);
+            let bits = mixed(count.wrapping_add(piece)).max(1);
             hex(bits, &mut text[at..at + 16]);
         }
         for dash in [2, 35, 52] {
@@ -49,6 +58,14 @@ impl TraceIds {
         text[LENGTH - 1] = if self.sampled { b'1' } else { b'0' };
         text
     }
+}
+
+/// The output of splitmix64 for a state: each number has another.
+const fn mixed(count: u64) -> u64 {
+    let state = count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    state ^ (state >> 31)
 }
 
 fn hex(bits: u64, into: &mut [u8]) {

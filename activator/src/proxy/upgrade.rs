@@ -44,7 +44,7 @@ impl Upgrade {
     ///
     /// # Errors
     /// When it asks by extended CONNECT for a protocol that we do not know.
-    pub(super) fn of(request: &mut Request<Incoming>) -> Result<Option<Self>, ProxyError> {
+    pub(super) fn of(request: &mut Request<RequestBody>) -> Result<Option<Self>, ProxyError> {
         let asked = match request.extensions().get::<ConnectProtocol>() {
             Some(protocol) if protocol.as_str() == "websocket" => Asked::Http2,
             Some(_) => return Err(ProxyError::UnknownProtocol),

@@ -73,8 +73,8 @@ impl Progress {
         self.abandoned.load(Ordering::Acquire)
     }
 
-    pub(super) fn note(&self) {
-        self.last.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+    pub(super) fn note(&self, now: Instant) {
+        self.last.store(now.duration_since(self.began).as_millis() as u64, Ordering::Relaxed);
     }
 
     /// The body has been handed over: from now on the response is what is waited for.
