@@ -203,7 +203,8 @@ pub async fn serve(port: Port, proxy: Arc<Proxy>, connections: &Connections) {
             let began = Instant::now();
             // On the heap: it would be moved from each future on its way into the next.
             let request = Box::new(request.map(|body| RequestBody::new(body, began)));
-            async move { Ok::<_, Infallible>(proxy.answer(request, &peer, began).await) }
+            // And this one every connection would have room for, also an idle one.
+            Box::pin(async move { Ok::<_, Infallible>(proxy.answer(request, &peer, began).await) })
         })
     })
     .await;
