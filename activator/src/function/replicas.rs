@@ -46,7 +46,7 @@ pub(super) struct PodEntry {
 pub struct Observed {
     /// What the decision depends on.
     pub seen: Seen,
-    /// Whether this activator is the one to decide.
+    /// Whether this activator is the one to decide. Nobody is once the Function is deleted.
     pub owned: bool,
     /// Replicas asked for, by revision.
     pub replicas: BTreeMap<String, u32>,
@@ -206,7 +206,7 @@ impl FunctionState {
         let busy_revisions =
             inner.pods.values().filter(busy).map(|entry| entry.observed.revision.clone()).collect();
         let version = inner.versions.get(serving).cloned();
-        let owned = inner.role.ledger().is_some();
+        let owned = inner.role.ledger().is_some() && !inner.deleted;
         Observed { seen, owned, replicas: inner.replicas.clone(), version, busy_revisions }
     }
 

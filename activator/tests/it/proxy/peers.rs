@@ -356,6 +356,15 @@ async fn after_a_change_of_the_limit_a_pod_goes_as_before() {
 }
 
 #[tokio::test]
+async fn nobody_scales_a_function_that_was_deleted() {
+    let (owner, _other) = two(1, LONG).await;
+    scaled(&owner, 1);
+    assert!(owner.owns());
+    owner.bed.index.delete_function(&FunctionKey::new("demo", "hello"));
+    assert!(!owner.owns(), "or its Deployment, which is gone as well, would be asked for without end");
+}
+
+#[tokio::test]
 async fn a_new_owner_knows_the_last_cold_start_from_the_status() {
     let (owner, other) = two(1, LONG).await;
     let mut function =
