@@ -250,11 +250,16 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guard<IO> {
 }
 
 impl<IO: AsyncWrite + Unpin> Guard<IO> {
-    /// Writes interim responses, unless hyper has written a part of something, which may be an earlier response.
-    /// Whether there were any.
+    /// Writes interim responses. Whether there were any.
+    ///
+    /// When hyper has written a part of something, which may be an earlier response, they are dropped: later they
+    /// would stand inside the final one, or behind it.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if self.early.is_empty() && !self.unflushed {
-            self.early = self.interim.take().into();
+        if self.early.is_empty() {
+            let waiting = self.interim.take();
+            if !self.unflushed {
+                self.early = waiting.into();
+            }
         }
         let any = !self.early.is_empty();
         while !self.early.is_empty() {
@@ -312,4 +317,34 @@ fn refused(rule: Refusal) -> String {
 pub(crate) fn broken_rule(headers: &HeaderMap) -> Refusal {
     let place = headers.get(REFUSED).and_then(|place| place.to_str().ok()?.parse::<usize>().ok());
     place.and_then(|place| Refusal::ALL.get(place).copied()).unwrap_or(Refusal::Asterisk)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_interim_response_stands_before_a_final_one_or_nowhere() {
+        let (near, mut far) = tokio::io::duplex(1024);
+        let interim = Arc::<Interim>::default();
+        let mut guard = Guard::new(near, Activity::begin(), Arc::clone(&interim));
+        let hint = || interim.add(StatusCode::PROCESSING, &HeaderMap::new());
+        hint();
+        guard.write_all(b"first").await.unwrap();
+        // While a part of a response may still be on its way, nothing is put in between.
+        hint();
+        guard.write_all(b" and its end;").await.unwrap();
+        guard.flush().await.unwrap();
+        hint();
+        guard.flush().await.unwrap();
+        guard.write_all(b"second").await.unwrap();
+        drop(guard);
+        let mut written = String::new();
+        far.read_to_string(&mut written).await.unwrap();
+        let processing = "HTTP/1.1 102 Processing\r\n\r\n";
+        assert_eq!(written, format!("{processing}first and its end;{processing}second"));
+    }
 }
