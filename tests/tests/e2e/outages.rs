@@ -201,10 +201,18 @@ async fn a_node_that_is_cut_off() -> Result<()> {
     .await
 }
 
+/// An activator on `name`. After an earlier scale-down all may be on other nodes: a rollout spreads them again.
+async fn activator_on(name: &str, cluster: &Cluster) -> Result<Pod> {
+    let find = async || anyhow::Ok(activators(cluster).await?.into_iter().find(|pod| node(pod) == name));
+    if let Some(pod) = find().await? {
+        return Ok(pod);
+    }
+    restart(cluster, "activator").await?;
+    find().await?.with_context(|| format!("no activator on {name}"))
+}
+
 async fn cut_off(scope: &Scope, caller: &Caller) -> Result<()> {
-    let activators = activators(&scope.cluster).await?;
-    let here = activators.iter().find(|pod| node(pod) == "n1").context("no activator on n1")?;
-    let caller = caller.at(&address(here)?);
+    let caller = caller.at(&address(&activator_on("n1", &scope.cluster).await?)?);
     let load = Load::new(&caller, "/", 40.0).start();
     tokio::time::sleep(AFTERWARDS).await;
     without_node("n2", async || {
