@@ -2,36 +2,27 @@
 //!
 //! A request is counted in flight by its [`Slot`](crate::function::Slot), which travels with the
 //! response's body: whatever ends the body gives the slot back.
+//!
+//! - [`client`]: clients' connections: accepted, kept strict, bounded, and ended in order
+//! - [`pod`]: connections to pods, and one attempt to have one of them answer
+//! - here: what joins the two. What is asked: [`strict`], [`path`], [`request`], [`headers`], [`origin`], [`sessions`],
+//!   [`trace`], [`expect`], [`upgrade`]. What is answered: [`respond`], [`grpc`], [`interim`], [`timing`]. What
+//!   flows: [`body`], [`tunnel`], over [`tcp`]
 
-mod activity;
 mod body;
-mod calm;
-mod clients;
-mod clock;
-mod connection;
+mod client;
 mod expect;
-mod forward;
-mod frames;
-mod framing;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod grpc;
-mod guard;
 mod headers;
 mod interim;
 mod origin;
-mod pace;
 mod path;
-mod pool;
-mod rate;
-mod repeat;
+mod pod;
 mod request;
 mod respond;
-mod room;
-mod server;
 mod sessions;
-mod socket;
-mod streams;
 mod strict;
 mod tcp;
 mod timing;
@@ -44,34 +35,31 @@ use std::{sync::Arc, time::Instant};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, uri::PathAndQuery};
 use pilotlight_crds::UrlScheme;
 
-pub use self::{
-    activity::Clocks,
-    body::ResponseBody,
-    clients::Clients,
-    origin::{Cidr, InvalidCidr, Peer},
-    pool::Pool,
-    rate::MinRate,
-    repeat::RetryBudget,
-    server::{Caller, Connections, Front, Limits, Port, serve, serve_with},
-    sessions::Sessions,
-    trace::TraceIds,
-    tunnel::Tunnels,
-};
 use self::{
     body::RequestBody,
-    forward::{Answer, Failure, Terms, forward},
     grpc::Call,
-    repeat::Spare,
+    pod::{
+        Answer, Failure, Terms, forward,
+        repeat::{self, Spare},
+    },
     request::{in_memory, to_pod},
     respond::{Asked, ProxyError, respond},
     timing::Timing,
     trace::Trace,
     upgrade::Upgrade,
 };
+pub use self::{
+    body::ResponseBody,
+    client::{Caller, Clients, Clocks, Connections, Front, Limits, MinRate, Port, serve, serve_with},
+    origin::{Cidr, InvalidCidr, Peer},
+    pod::{Pool, RetryBudget},
+    sessions::Sessions,
+    trace::TraceIds,
+    tunnel::Tunnels,
+};
 pub(crate) use self::{
-    guard::broken_rule,
-    pool::{DIAL_TIMEOUT, adopt},
-    socket::Socket,
+    client::{Socket, broken_rule},
+    pod::{DIAL_TIMEOUT, adopt},
 };
 use crate::{
     function::{Acquired, FunctionState, PodRef, Process, Timeouts, Wish},

@@ -21,14 +21,13 @@ use hyper::body::Incoming;
 
 pub(super) use self::progress::Progress;
 use super::{
-    connection::Connection,
+    client::{MinRate, Pace, note_asked},
     expect::Gate,
-    forward::{Bounds, Cut},
     grpc::{self, Code},
-    pace::Pace,
-    rate::MinRate,
-    repeat::{Kept, Supply},
-    streams::note_asked,
+    pod::{
+        Bounds, Connection, Cut,
+        repeat::{Kept, Supply},
+    },
 };
 use crate::function::Slot;
 

@@ -16,7 +16,7 @@ use http::{
 };
 use pilotlight_crds::UrlScheme;
 
-use super::{interim::Interim, server::Caller};
+use super::{client::Caller, interim::Interim};
 use crate::tls::Handshake;
 
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Routed,
     body::RequestBody,
+    client::MinRate,
     expect, headers,
     interim::{self, Interim},
-    rate::MinRate,
     respond::ProxyError,
 };
 

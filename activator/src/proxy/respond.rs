@@ -6,7 +6,7 @@ use http_body_util::Full;
 use serde::Serialize;
 
 use super::{
-    framing::Refusal,
+    client::Refusal,
     grpc::{self, Call, Code},
     trace::Trace,
 };

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 
 use super::{
-    framing::{LONGEST_METHOD, Refusal},
-    guard, path,
+    client::{LONGEST_METHOD, Refusal, broken_rule},
+    path,
     respond::ProxyError,
 };
 
@@ -16,7 +16,7 @@ use super::{
 /// The rule that the request breaks.
 pub(super) fn check<B>(request: &Request<B>) -> Result<Option<HeaderValue>, ProxyError> {
     if request.uri().path() == "*" && request.method() != Method::OPTIONS {
-        return Err(guard::broken_rule(request.headers()).into());
+        return Err(broken_rule(request.headers()).into());
     }
     // With a protocol it is no tunnel to a host, but how HTTP/2 asks for WebSocket (RFC 8441).
     if request.method() == Method::CONNECT && request.extensions().get::<hyper::ext::Protocol>().is_none() {

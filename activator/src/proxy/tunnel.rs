@@ -24,7 +24,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::flow::{Farewell, Flow};
-use super::{activity::OpenRequest, pool, server};
+use super::{
+    client::{self, OpenRequest},
+    pod,
+};
 use crate::function::Slot;
 
 /// For the last frames, once a connection is to end.
@@ -60,7 +63,7 @@ impl Tunnels {
     pub(super) fn join(&self, ends: Ends, slot: Slot, idle: Duration, until: Instant) {
         let Self { open, goodbye, gauge } = self.clone();
         open.spawn(async move {
-            let _open = server::Open::count(gauge);
+            let _open = client::Open::count(gauge);
             let upgraded =
                 tokio::time::timeout_at(until.into(), async { tokio::try_join!(ends.client, ends.pod) });
             match upgraded.await {
@@ -146,9 +149,9 @@ impl Tunnel<TokioIo<Upgraded>> {
             // A WebSocket that ends without a close frame is known to be cut. A reset would take with it what
             // the client has not got yet.
             if !self.websocket {
-                server::reset(self.client.into_inner());
+                client::reset(self.client.into_inner());
             }
-            pool::reset(self.pod.into_inner());
+            pod::reset(self.pod.into_inner());
         }
         ended
     }

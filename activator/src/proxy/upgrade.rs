@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::{body::Incoming, ext::Protocol as ConnectProtocol, upgrade::OnUpgrade};
 use pilotlight_crds::Protocol;
 
-use super::{activity::OpenRequest, body::RequestBody, headers, respond::ProxyError};
+use super::{body::RequestBody, client::OpenRequest, headers, respond::ProxyError};
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 /// RFC 6455, section 1.3: what is hashed together with the key.

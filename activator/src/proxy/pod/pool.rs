@@ -15,8 +15,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pilotlight_crds::Protocol;
 use tokio::{net::TcpStream, runtime::Handle};
 
-use super::{connection::Connection, tcp::Tcp};
-use crate::{function::Pod, memory::Memory};
+use super::connection::Connection;
+use crate::{function::Pod, memory::Memory, proxy::tcp::Tcp};
 
 /// Idle connections older than this are not used again. Below the keep-alive time of common servers
 /// (Node.js closes after 5 s), so that a request rarely meets a closing connection.
@@ -203,7 +203,7 @@ async fn for_tunnel(stream: Tcp) -> Result<Connection, ConnectError> {
 }
 
 /// Makes of the end of an upgraded connection a reset, as far as it is one of HTTP/1.1.
-pub(super) fn reset(end: Upgraded) {
+pub(in crate::proxy) fn reset(end: Upgraded) {
     if let Ok(parts) = end.downcast::<TokioIo<Tcp>>() {
         // A socket that refuses is broken already.
         let _ = parts.io.inner().get_ref().set_zero_linger();

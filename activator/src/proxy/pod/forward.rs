@@ -10,18 +10,20 @@ use hyper::{body::Incoming, client::conn::TrySendError};
 use pilotlight_crds::Protocol;
 
 use super::{
-    body::{Progress, RequestBody, ResponseBody, Source},
     connection::Connection,
-    grpc::Call,
     pool::{self, ConnectError},
-    respond::ProxyError,
-    strict,
-    tunnel::{Ends, Tunnels},
-    upgrade::Upgrade,
 };
 use crate::{
     function::{Slot, Timeouts},
     probe,
+    proxy::{
+        body::{Progress, RequestBody, ResponseBody, Source},
+        grpc::Call,
+        respond::ProxyError,
+        strict,
+        tunnel::{Ends, Tunnels},
+        upgrade::Upgrade,
+    },
 };
 
 /// A pod that has answered nothing for as long as this while somebody waited, who has gone, is asked whether it
@@ -30,7 +32,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 /// Why an attempt failed.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(in crate::proxy) enum Failure {
     /// Nothing of the request was sent: it can go to another pod.
     NotSent(Box<Request<RequestBody>>, String),
     /// The same, and nobody refused anything: the pod did not answer the dial in time, or has just ended.
@@ -45,20 +47,20 @@ pub(super) enum Failure {
 
 /// What an attempt has to keep to.
 #[derive(Debug)]
-pub(super) struct Terms<'a> {
-    pub(super) timeouts: Timeouts,
-    pub(super) protocol: Protocol,
+pub(in crate::proxy) struct Terms<'a> {
+    pub(in crate::proxy) timeouts: Timeouts,
+    pub(in crate::proxy) protocol: Protocol,
     /// The gRPC call that the request is, if it is one.
-    pub(super) call: Option<Call>,
+    pub(in crate::proxy) call: Option<Call>,
     /// What the client's connection is to become, if not only a response is asked for.
-    pub(super) upgrade: Option<Upgrade>,
+    pub(in crate::proxy) upgrade: Option<Upgrade>,
     /// Where upgraded connections go.
-    pub(super) tunnels: &'a Tunnels,
+    pub(in crate::proxy) tunnels: &'a Tunnels,
 }
 
 /// Why a response was cut short.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-pub(super) enum Cut {
+pub(in crate::proxy) enum Cut {
     #[error("the function sent nothing for {0:?} (timeouts.idle)")]
     Idle(Duration),
     #[error("the response took longer than {0:?} (timeouts.total)")]
@@ -69,15 +71,15 @@ pub(super) enum Cut {
 
 /// How long a response's body may go on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(in crate::proxy) struct Bounds {
     /// Silence.
-    pub(super) idle: Duration,
+    pub(in crate::proxy) idle: Duration,
     /// The end, whatever happens.
-    pub(super) until: Instant,
+    pub(in crate::proxy) until: Instant,
     /// What there is to say then.
-    pub(super) cut: Cut,
+    pub(in crate::proxy) cut: Cut,
     /// Whether it answers a gRPC call: then its last word can be a status.
-    pub(super) call: bool,
+    pub(in crate::proxy) call: bool,
 }
 
 impl Terms<'_> {
@@ -102,21 +104,21 @@ impl Terms<'_> {
 
 /// A pod's answer, and what it took to get it.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) response: Response<ResponseBody>,
+pub(in crate::proxy) struct Answer {
+    pub(in crate::proxy) response: Response<ResponseBody>,
     /// Time to connect; `None`: there was a connection.
-    pub(super) connect: Option<Duration>,
+    pub(in crate::proxy) connect: Option<Duration>,
     /// When the response's head had come.
-    pub(super) at: Instant,
+    pub(in crate::proxy) at: Instant,
     /// Until then, from the request's way to the pod.
-    pub(super) first_byte: Duration,
+    pub(in crate::proxy) first_byte: Duration,
     /// Whether the pod answered without having asked for the body that waits for that.
-    pub(super) unasked: bool,
+    pub(in crate::proxy) unasked: bool,
 }
 
 /// Sends a request to the pod of a slot and waits for the head of the response. The slot goes with the
 /// response's body.
-pub(super) async fn forward(
+pub(in crate::proxy) async fn forward(
     slot: Slot,
     request: Box<Request<RequestBody>>,
     terms: &mut Terms<'_>,

@@ -2,7 +2,7 @@
 //! that we refuse ourselves in the place of what does not.
 //!
 //! A head passes when it is whole, so hyper sees good requests and nothing else. In place of a bad one it sees
-//! [`refused`], of which [`strict::check`](super::strict::check) makes the answer: in order behind the
+//! [`refused`], of which [`strict::check`](crate::proxy::strict::check) makes the answer: in order behind the
 //! answers to earlier requests, and with `Connection: close`. No client can send that head itself, and all
 //! that it could get by it is a refusal. A bad body ends with an error where it went bad.
 
@@ -22,8 +22,8 @@ use tokio_util::io::poll_read_buf;
 use super::{
     activity::Activity,
     framing::{Broken, Framing, Refusal},
-    interim::Interim,
 };
+use crate::proxy::interim::Interim;
 
 /// Which rule a refused request has broken, by its place in [`Refusal::ALL`].
 const REFUSED: HeaderName = HeaderName::from_static("pilotlight-refused");

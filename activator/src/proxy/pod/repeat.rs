@@ -18,7 +18,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::body::RequestBody;
+use crate::proxy::body::RequestBody;
 
 /// What one repetition costs, in shares of a request.
 const COST: u32 = 10;
@@ -51,14 +51,14 @@ impl RetryBudget {
     }
 
     /// Whether one more request may be repeated; if so, it is paid for.
-    pub(super) fn spend(&self) -> bool {
+    pub(in crate::proxy) fn spend(&self) -> bool {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |saved| saved.checked_sub(COST)).is_ok()
     }
 }
 
 /// What is kept of a request so that it can be sent again.
 #[derive(Debug)]
-pub(super) struct Spare {
+pub(in crate::proxy) struct Spare {
     method: Method,
     uri: Uri,
     version: Version,
@@ -69,7 +69,7 @@ pub(super) struct Spare {
 
 /// What a pod has been sent of a body: nothing is copied, the pieces are shared.
 #[derive(Debug, Default)]
-pub(super) struct Kept(Mutex<Pieces>);
+pub(in crate::proxy) struct Kept(Mutex<Pieces>);
 
 #[derive(Debug, Default)]
 struct Pieces {
@@ -80,7 +80,7 @@ struct Pieces {
 
 impl Kept {
     /// A piece has been sent, and perhaps it was the last. Trailers are not kept, nor is a body that has any.
-    pub(super) fn note(&self, piece: Option<&Frame<Bytes>>, last: bool) {
+    pub(in crate::proxy) fn note(&self, piece: Option<&Frame<Bytes>>, last: bool) {
         let mut kept = self.lock();
         let data = piece.map(|piece| piece.data_ref().cloned());
         let fits = match data {
@@ -105,7 +105,7 @@ impl Kept {
 
 /// Where a request's body comes from.
 #[derive(Debug)]
-pub(super) enum Supply {
+pub(in crate::proxy) enum Supply {
     Nothing,
     Client(Incoming),
     /// What another pod has been sent before.
@@ -113,7 +113,7 @@ pub(super) enum Supply {
 }
 
 impl Supply {
-    pub(super) fn poll_frame(
+    pub(in crate::proxy) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
@@ -124,7 +124,7 @@ impl Supply {
         }
     }
 
-    pub(super) fn is_end_stream(&self) -> bool {
+    pub(in crate::proxy) fn is_end_stream(&self) -> bool {
         match self {
             Self::Nothing => true,
             Self::Client(body) => body.is_end_stream(),
@@ -132,7 +132,7 @@ impl Supply {
         }
     }
 
-    pub(super) fn size_hint(&self) -> SizeHint {
+    pub(in crate::proxy) fn size_hint(&self) -> SizeHint {
         match self {
             Self::Nothing => SizeHint::with_exact(0),
             Self::Client(body) => body.size_hint(),
@@ -144,7 +144,7 @@ impl Supply {
 }
 
 /// Keeps what is needed to send a request again, if that is allowed at all. Costs a copy of the head.
-pub(super) fn keep(request: &mut Request<RequestBody>) -> Option<Spare> {
+pub(in crate::proxy) fn keep(request: &mut Request<RequestBody>) -> Option<Spare> {
     let idempotent = matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
@@ -165,7 +165,7 @@ pub(super) fn keep(request: &mut Request<RequestBody>) -> Option<Spare> {
 
 impl Spare {
     /// The request again; `None` if its body had not been sent to its end, for the rest of it is lost.
-    pub(super) fn request(self) -> Option<Request<RequestBody>> {
+    pub(in crate::proxy) fn request(self) -> Option<Request<RequestBody>> {
         let body = match self.body {
             None => RequestBody::empty(),
             Some(kept) => {

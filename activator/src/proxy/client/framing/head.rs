@@ -6,9 +6,9 @@ use super::{Body, Refusal, is_control, is_token};
 use crate::proxy::strict::well_formed;
 
 /// The longest head, and what a connection buffers of a body (hyper's own default is 400 KiB).
-pub(in crate::proxy) const MAX_HEAD: usize = 64 * 1024;
+pub(in crate::proxy::client) const MAX_HEAD: usize = 64 * 1024;
 /// The most headers of a request.
-pub(in crate::proxy) const MAX_FIELDS: usize = 128;
+pub(in crate::proxy::client) const MAX_FIELDS: usize = 128;
 /// Longer methods are nobody's, and would fill logs. The longest registered one has 17 characters.
 pub(in crate::proxy) const LONGEST_METHOD: usize = 32;
 /// The longest body that hyper can count.

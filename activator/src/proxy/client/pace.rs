@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Watches one client, in one direction.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(in crate::proxy) struct Pace {
     patience: Patience,
     /// Since when we wait, if we do.
     since: Option<Instant>,
@@ -31,7 +31,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// For what a client sends.
-    pub(super) fn of_sender(rate: MinRate) -> Self {
+    pub(in crate::proxy) fn of_sender(rate: MinRate) -> Self {
         Self { patience: Patience::new(rate), since: None, timer: None, memory: None }
     }
 
@@ -41,7 +41,7 @@ impl Pace {
     }
 
     /// Bytes have moved: we wait no longer.
-    pub(super) fn moved(&mut self, bytes: usize) {
+    pub(in crate::proxy) fn moved(&mut self, bytes: usize) {
         self.stop();
         self.patience.moved(bytes);
     }
@@ -54,7 +54,7 @@ impl Pace {
     }
 
     /// We wait for the client, from now on if not before. Ready when we have waited long enough.
-    pub(super) fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::proxy) fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.since.get_or_insert_with(Instant::now);
         let deadline = since + self.patience.left();
         let memory = self.memory.as_deref();

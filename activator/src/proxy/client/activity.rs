@@ -153,7 +153,7 @@ fn judge(since: Option<(u64, Duration, Verdict)>, age: Duration, clocks: &Clocks
 /// A request that is being answered, until its response's body is dropped, and the tunnel that it may have
 /// opened has ended.
 #[derive(Debug)]
-pub(super) struct OpenRequest(Arc<Activity>);
+pub(in crate::proxy) struct OpenRequest(Arc<Activity>);
 
 impl Clone for OpenRequest {
     fn clone(&self) -> Self {
@@ -164,7 +164,7 @@ impl Clone for OpenRequest {
 
 impl OpenRequest {
     /// The request has made something else than HTTP of its connection.
-    pub(super) fn tunnel(&self) {
+    pub(in crate::proxy) fn tunnel(&self) {
         self.0.tunnelled.store(true, Ordering::Release);
     }
 }

@@ -9,11 +9,9 @@ mod chunked;
 mod head;
 mod refusal;
 
+pub(super) use self::head::{MAX_FIELDS, MAX_HEAD};
 use self::{chunked::Chunked, head::Head};
-pub(super) use self::{
-    head::{LONGEST_METHOD, MAX_FIELDS, MAX_HEAD},
-    refusal::Refusal,
-};
+pub(in crate::proxy) use self::{head::LONGEST_METHOD, refusal::Refusal};
 use super::frames::PREFACE;
 
 /// Follows the bytes that a client sends on one connection.

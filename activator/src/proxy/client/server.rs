@@ -31,14 +31,11 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::{either::Either, sync::CancellationToken};
 
 use super::{
-    Peer, Proxy,
     activity::{Activity, Clocks, Counted, End, drive},
-    body::RequestBody,
     calm::Calm,
     clients::Clients,
     framing::{MAX_FIELDS, MAX_HEAD},
     guard::Guard,
-    interim::Interim,
     pace::Pace,
     rate::MinRate,
     room::{Occupied, Room},
@@ -49,6 +46,7 @@ use crate::{
     function::Process,
     memory::{Memory, cost},
     metrics::Metrics,
+    proxy::{Peer, Proxy, body::RequestBody, interim::Interim},
     tls::{Handshake, Tls},
 };
 
@@ -153,12 +151,12 @@ pub struct Caller {
     /// What its TLS handshake has agreed on, if it was with us.
     pub tls: Option<Handshake>,
     /// Where interim responses go.
-    pub(super) interim: Arc<Interim>,
+    pub(in crate::proxy) interim: Arc<Interim>,
 }
 
 impl Caller {
     /// A client that has just connected.
-    pub(super) fn new(ip: IpAddr, scheme: UrlScheme, tls: Option<Handshake>) -> Self {
+    pub(in crate::proxy) fn new(ip: IpAddr, scheme: UrlScheme, tls: Option<Handshake>) -> Self {
         Self { ip, scheme, tls, interim: Arc::default() }
     }
 }
@@ -170,7 +168,7 @@ type Guarded = TokioIo<Guard<Calm<Stream>>>;
 
 /// Makes of the end of a client's upgraded connection a reset, so that what it carried does not look
 /// complete. HTTP/2 and TLS have their own marks of a complete end, which are just not sent.
-pub(super) fn reset(end: Upgraded) {
+pub(in crate::proxy) fn reset(end: Upgraded) {
     if let Ok(parts) = auto::upgrade::downcast::<Guarded>(end)
         && let Either::Left(socket) = parts.io.inner().get_ref().get_ref()
     {
@@ -301,10 +299,10 @@ fn limit(end: &End<Box<dyn Error + Send + Sync>>) -> Option<&'static str> {
 }
 
 /// One open connection or tunnel, counted for as long as it lives.
-pub(super) struct Open(IntGauge);
+pub(in crate::proxy) struct Open(IntGauge);
 
 impl Open {
-    pub(super) fn count(gauge: IntGauge) -> Self {
+    pub(in crate::proxy) fn count(gauge: IntGauge) -> Self {
         gauge.inc();
         Self(gauge)
     }

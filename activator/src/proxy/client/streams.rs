@@ -34,7 +34,7 @@ thread_local! {
 }
 
 /// A body has been asked for its next piece: its bytes, if there was one.
-pub(super) fn note_asked(piece: Option<usize>) {
+pub(in crate::proxy) fn note_asked(piece: Option<usize>) {
     let before = ASKED.get().map_or(0, |asked| asked.bytes);
     ASKED.set(Some(Asked { bytes: before + piece.unwrap_or(0), in_vain: piece.is_none() }));
 }

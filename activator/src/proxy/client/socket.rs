@@ -14,8 +14,8 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{activity::Activity, pace::Pace, room::Occupied, tcp::Tcp};
-use crate::memory::Memory;
+use super::{activity::Activity, pace::Pace, room::Occupied};
+use crate::{memory::Memory, proxy::tcp::Tcp};
 
 /// Bytes that the kernel takes from us before it can send them. It would take up to 4 MiB (`tcp_wmem`) from each
 /// connection, which counts as the container's memory and hides for minutes that a client does not read. What is

@@ -22,7 +22,8 @@ use hyper::{
 };
 use pilotlight_crds::Protocol;
 
-use super::{body::RequestBody, clock::Clock};
+use super::clock::Clock;
+use crate::proxy::body::RequestBody;
 
 /// What comes of a request: nothing, perhaps, and then the request itself if it was not sent.
 pub(super) type Answered = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
@@ -78,7 +79,7 @@ impl Connection {
     }
 
     /// Whether it can carry several requests.
-    pub(super) fn is_shared(&self) -> bool {
+    pub(in crate::proxy) fn is_shared(&self) -> bool {
         matches!(self.sender, Sender::Http2(_))
     }
 
@@ -130,7 +131,7 @@ impl Connection {
     }
 
     /// The next piece of a response's body.
-    pub(super) fn poll_body(
+    pub(in crate::proxy) fn poll_body(
         &mut self,
         body: &mut Incoming,
         cx: &mut Context<'_>,
@@ -139,7 +140,7 @@ impl Connection {
     }
 
     /// Ready at the deadline, or after.
-    pub(super) fn poll_overdue(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::proxy) fn poll_overdue(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
         self.clock.poll(deadline, cx)
     }
 
