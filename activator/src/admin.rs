@@ -14,7 +14,8 @@ use serde::Serialize;
 
 use crate::{
     function::{FunctionState, Process},
-    index::{Index, watch::Synced},
+    index::Index,
+    watch::Synced,
 };
 
 /// What the admin pages show.

@@ -10,10 +10,12 @@ mod growth;
 mod health;
 mod lending;
 mod mail;
+mod outbox;
 mod pod;
 mod process;
 mod replicas;
 mod retiring;
+mod retries;
 mod role;
 mod slot;
 
@@ -33,10 +35,12 @@ use tokio::sync::oneshot;
 pub use self::{
     coldstart::{ColdStart, Phase},
     config::{FunctionConfig, Timeouts},
+    outbox::{Outbox, PeerView},
     pod::{Pod, PodRef, Pulse},
     process::{Pokes, Process},
-    replicas::Observed,
+    replicas::{Observed, ObservedDeployment},
     retiring::ScaleDown,
+    retries::RetryBudget,
     role::Share,
     slot::{Acquired, HoldError, Slot, Wish},
 };
@@ -51,8 +55,6 @@ use self::{
 use crate::{
     autoscaler::{Decision, Window},
     metrics::FunctionMetrics,
-    peer::PeerView,
-    proxy::RetryBudget,
     slots::{Full, Place, Slots},
 };
 

@@ -14,29 +14,14 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use pilotlight_crds::{Function, FunctionKey, ObservedPod, PodTrouble};
+use pilotlight_crds::{Function, FunctionKey, ObservedPod};
 
 use self::claims::Claims;
 pub use self::routes::{Claim, Domains, RouteTable, Routed, SharedRoutes};
 use crate::{
-    function::{FunctionConfig, FunctionState, PodRef, Process},
+    function::{FunctionConfig, FunctionState, ObservedDeployment, PodRef, Process},
     metrics::Metrics,
 };
-
-/// A Deployment of a revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObservedDeployment {
-    /// The Function that it belongs to.
-    pub function: FunctionKey,
-    /// The revision that it runs.
-    pub revision: String,
-    /// Replicas asked for.
-    pub replicas: u32,
-    /// Its version (`resourceVersion`).
-    pub version: String,
-    /// Why its pods cannot even be created.
-    pub trouble: Option<PodTrouble>,
-}
 
 /// A pod that has just got an address, and has to be probed.
 #[derive(Debug)]

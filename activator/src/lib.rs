@@ -29,3 +29,4 @@ pub mod slots;
 pub mod status;
 pub mod telemetry;
 pub mod tls;
+pub mod watch;

@@ -7,7 +7,7 @@
 //! - [`members`]: who is there, from Kubernetes and from the connections [pure]
 //! - [`ledger`], [`leases`]: the two sides of lent slots [pure]
 //! - [`note`], [`wire`]: what is said, and how
-//! - [`outbox`], [`link`]: a connection to a peer
+//! - [`link`]: a connection to a peer, with what the functions have for it ([`Outbox`])
 //! - [`watch`]: the activators' pods
 //!
 //! What becomes of a function when its owner changes is in `function/role.rs`.
@@ -18,7 +18,6 @@ mod link;
 mod members;
 pub(crate) mod metrics;
 mod note;
-mod outbox;
 mod owner;
 mod watch;
 mod wire;
@@ -46,16 +45,19 @@ use self::wire::WireError;
 pub(crate) use self::wire::fuzzing;
 pub use self::{
     leases::{Leases, Moment},
-    ledger::{Ledger, comes_before},
+    ledger::{CLAIMS_WITHIN, Ledger, comes_before},
     link::BEAT,
     members::{Members, Owner, PeerPod, Seat, View},
     metrics::PeerMetrics,
     note::{ByPod, Down, Frame, Going, Load, Note, Up, Word},
-    outbox::Outbox,
     owner::{MemberId, owner},
     watch::Flock,
 };
-use crate::{index::Index, metrics::Metrics};
+use crate::{
+    function::{Outbox, PeerView},
+    index::Index,
+    metrics::Metrics,
+};
 
 /// A peer that is not heard for so long is no longer live.
 pub const SILENCE: Duration = Duration::from_secs(1);
@@ -65,14 +67,8 @@ const TICK: Duration = Duration::from_millis(100);
 const TICKS_A_LOOK: u32 = 10;
 /// Time to reach a peer.
 const DIAL_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long an owner waits for its peers to say what they hold before it lends anything: they have been
-/// told of the change when it was, and do so at once.
-pub const CLAIMS_WITHIN: Duration = Duration::from_millis(300);
 /// Connections whose other end has not proved yet that it is a peer.
 const STRANGERS: usize = 64;
-
-/// Who is there, as the functions see it.
-pub type PeerView = View<Outbox>;
 
 /// What happens to peers.
 #[derive(Clone, Debug)]

@@ -52,7 +52,7 @@ pub use self::{
     body::ResponseBody,
     client::{Caller, Clients, Clocks, Connections, Front, Limits, MinRate, Port, serve, serve_with},
     origin::{Cidr, InvalidCidr, Peer},
-    pod::{Pool, RetryBudget},
+    pod::Pool,
     sessions::Sessions,
     trace::TraceIds,
     tunnel::Tunnels,

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-use super::{FunctionState, Inner, PodRef, replicas::PodEntry, role::Role};
-use crate::peer::{Leases, Load, MemberId, Moment, Outbox, Word};
+use super::{FunctionState, Inner, Outbox, PodRef, replicas::PodEntry, role::Role};
+use crate::peer::{Leases, Load, MemberId, Moment, Word};
 
 /// What goes to peers, and when.
 #[derive(Debug, Default)]

@@ -8,10 +8,9 @@ use std::sync::{
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-use super::FunctionState;
+use super::{FunctionState, PeerView};
 use crate::{
     memory::{Memory, Shortage},
-    peer::PeerView,
     slots::Holding,
 };
 

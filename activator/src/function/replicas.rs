@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pilotlight_crds::{ObservedPod, PodTrouble};
+use pilotlight_crds::{FunctionKey, ObservedPod, PodTrouble};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -17,7 +17,6 @@ use super::{
 };
 use crate::{
     autoscaler::{Decision, Seen},
-    index::ObservedDeployment,
     proxy::Pool,
     slots::Grant,
 };
@@ -25,6 +24,21 @@ use crate::{
 /// How long a pod may be in trouble, and a request may wait for it, before the request is answered
 /// with the reason. Some troubles pass by themselves, such as a first failed pull.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A Deployment of a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedDeployment {
+    /// The Function that it belongs to.
+    pub function: FunctionKey,
+    /// The revision that it runs.
+    pub revision: String,
+    /// Replicas asked for.
+    pub replicas: u32,
+    /// Its version (`resourceVersion`).
+    pub version: String,
+    /// Why its pods cannot even be created.
+    pub trouble: Option<PodTrouble>,
+}
 
 /// What is known of a pod.
 #[derive(Debug)]

@@ -11,11 +11,11 @@ use std::{
 use pilotlight_crds::ColdStart;
 
 use super::{
-    FunctionState, Inner, PodRef,
+    FunctionState, Inner, PeerView, PodRef,
     lending::{hand_out, set_room},
 };
 use crate::{
-    peer::{ByPod, CLAIMS_WITHIN, Down, Leases, Ledger, Load, MemberId, Owner, PeerView, Up, Word},
+    peer::{ByPod, CLAIMS_WITHIN, Down, Leases, Ledger, Load, MemberId, Owner, Up, Word},
     slots::Limit,
 };
 

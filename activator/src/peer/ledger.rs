@@ -20,6 +20,10 @@ use super::{
 /// takes, and under load everybody waits for about as long.
 const WORTH_MOVING: Duration = Duration::from_millis(1);
 
+/// How long an owner waits for its peers to say what they hold before it lends anything: they have been
+/// told of the change when it was, and do so at once.
+pub const CLAIMS_WITHIN: Duration = Duration::from_millis(300);
+
 /// What part of its leases a peer where requests wait is asked for at once.
 const FEW: u32 = 4;
 

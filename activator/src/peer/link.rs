@@ -11,11 +11,14 @@ use tokio::{sync::mpsc, time::timeout_at};
 use super::{
     Event,
     note::{Frame, Note, Word},
-    outbox::Outbox,
     owner::MemberId,
     wire::{Connection, Reader, WireError, Writer},
 };
-use crate::{function::Process, index::Index, probe};
+use crate::{
+    function::{Outbox, Process},
+    index::Index,
+    probe,
+};
 
 /// The longest pause between two frames: proof of life, and of loads that change slowly.
 pub const BEAT: Duration = Duration::from_millis(250);

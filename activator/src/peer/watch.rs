@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 
 use super::{Event, members::PeerPod, owner::MemberId};
 use crate::{
-    index::watch::{Follow, follow},
     metrics::Metrics,
+    watch::{Follow, follow},
 };
 
 /// Where the activators' pods are.

@@ -9,10 +9,10 @@ mod forward;
 mod pool;
 pub(super) mod repeat;
 
+pub use self::pool::Pool;
 pub(crate) use self::pool::{DIAL_TIMEOUT, adopt};
 pub(super) use self::{
     connection::Connection,
     forward::{Answer, Bounds, Cut, Failure, Terms, forward},
     pool::reset,
 };
-pub use self::{pool::Pool, repeat::RetryBudget};

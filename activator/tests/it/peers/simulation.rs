@@ -10,7 +10,10 @@ use std::{
     time::Instant,
 };
 
-use pilotlight_activator::peer::{MemberId, Outbox, Seat, Word};
+use pilotlight_activator::{
+    function::Outbox,
+    peer::{MemberId, Seat, Word},
+};
 use tokio::task::{LocalSet, yield_now};
 
 use self::activator::Activator;

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pilotlight_activator::{
-    index::ObservedDeployment,
+    function::ObservedDeployment,
     peer::{Event, MemberId, PeerMetrics, PeerPod, Peers, SILENCE},
 };
 use pilotlight_crds::{ColdStart, ColdStartPhases, FunctionKey, FunctionSpec, Keys};

@@ -3,10 +3,12 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Instant};
 
 use pilotlight_activator::{
-    function::{Acquired, FunctionState, Pokes, Process, ScaleDown, Wish},
-    index::{Domains, Index, ObservedDeployment, ToProbe},
+    function::{
+        Acquired, FunctionState, ObservedDeployment, Outbox, PeerView, Pokes, Process, ScaleDown, Wish,
+    },
+    index::{Domains, Index, ToProbe},
     metrics::Metrics,
-    peer::{MemberId, Outbox, PeerView, Seat, View},
+    peer::{MemberId, Seat, View},
 };
 use pilotlight_crds::{Function, FunctionKey, FunctionSpec, FunctionStatus, ObservedPod};
 use prometheus::Registry;

@@ -10,7 +10,11 @@ use std::{
 use pilotlight_crds::FunctionKey;
 use tokio::sync::Notify;
 
-use crate::function::FunctionState;
+use super::FunctionState;
+use crate::peer::View;
+
+/// Who is there, as the functions see it: with the outbox of each.
+pub type PeerView = View<Outbox>;
 
 /// Functions of which one peer has to be told. Clones are the same outbox, which is equal only to itself.
 #[derive(Clone, Default)]
@@ -82,7 +86,7 @@ impl Outbox {
     }
 
     /// Waits until something has to be told at once.
-    pub(super) async fn woken(&self) {
+    pub(crate) async fn woken(&self) {
         self.0.wake.notified().await;
     }
 
