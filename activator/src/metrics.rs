@@ -1,13 +1,17 @@
 //! Every metric of the activator: name, unit and labels in one table, from which the registration and
 //! `docs/metrics.md` are made.
 
+mod doc;
+
 use std::time::Duration;
 
 use pilotlight_crds::FunctionKey;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
 
+pub use self::doc::MetricDoc;
+pub(crate) use self::doc::{doc, opts, registered};
 use crate::{
     autoscaler::Reason,
     function::{ColdStart, Phase},
@@ -16,29 +20,7 @@ use crate::{
     tls::metrics as tls,
 };
 
-/// A metric as the docs show it.
-#[derive(Clone, Copy, Debug)]
-pub struct MetricDoc {
-    /// Its name, with the unit.
-    pub name: &'static str,
-    /// `counter`, `gauge` or `histogram`.
-    pub kind: &'static str,
-    /// Its labels.
-    pub labels: &'static [&'static str],
-    /// What it means.
-    pub help: &'static str,
-}
-
 const FUNCTION: &[&str] = &["namespace", "function"];
-
-pub(crate) const fn doc(
-    name: &'static str,
-    kind: &'static str,
-    labels: &'static [&'static str],
-    help: &'static str,
-) -> MetricDoc {
-    MetricDoc { name, kind, labels, help }
-}
 
 const REQUESTS: MetricDoc = doc(
     "pilotlight_requests_total",
@@ -304,18 +286,6 @@ impl Metrics {
             let _ = self.decisions.remove_label_values(&[labels[0], labels[1], reason.as_str()]);
         }
     }
-}
-
-pub(crate) fn opts(doc: MetricDoc) -> Opts {
-    Opts::new(doc.name, doc.help)
-}
-
-fn registered<C: prometheus::core::Collector + Clone + 'static>(
-    registry: &Registry,
-    metric: C,
-) -> prometheus::Result<C> {
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
 }
 
 /// Who made an answer.

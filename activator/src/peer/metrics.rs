@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounterVec, IntGauge, Registry};
 
-use crate::metrics::{MetricDoc, doc, opts};
+use crate::metrics::{MetricDoc, doc, opts, registered};
 
 pub(crate) const LIVE: MetricDoc =
     doc("pilotlight_peers", "gauge", &[], "Other activators that this one is in touch with");
@@ -36,13 +36,8 @@ impl PeerMetrics {
     /// # Errors
     /// When a name is registered already.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let gauge = |doc: MetricDoc| {
-            let gauge = IntGauge::with_opts(opts(doc))?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
-        let refused = IntCounterVec::new(opts(REFUSED), REFUSED.labels)?;
-        registry.register(Box::new(refused.clone()))?;
+        let gauge = |doc: MetricDoc| registered(registry, IntGauge::with_opts(opts(doc))?);
+        let refused = registered(registry, IntCounterVec::new(opts(REFUSED), REFUSED.labels)?)?;
         Ok(Self { live: gauge(LIVE)?, leased: gauge(LEASED)?, lent: gauge(LENT)?, refused })
     }
 }

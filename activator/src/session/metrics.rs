@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Registry};
 
-use crate::metrics::{MetricDoc, doc, opts};
+use crate::metrics::{MetricDoc, doc, opts, registered};
 
 pub(crate) const OPERATIONS: MetricDoc = doc(
     "pilotlight_state_operations_total",
@@ -36,14 +36,12 @@ pub struct StoreMetrics {
 impl StoreMetrics {
     /// Creates the metrics and registers them.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let operations = IntCounterVec::new(opts(OPERATIONS), OPERATIONS.labels)?;
         let seconds = HistogramOpts::from(opts(SECONDS)).buckets(BUCKETS.to_vec());
-        let seconds = HistogramVec::new(seconds, SECONDS.labels)?;
-        let up = IntGauge::with_opts(opts(REDIS_UP))?;
-        registry.register(Box::new(operations.clone()))?;
-        registry.register(Box::new(seconds.clone()))?;
-        registry.register(Box::new(up.clone()))?;
-        Ok(Self { operations, seconds, up })
+        Ok(Self {
+            operations: registered(registry, IntCounterVec::new(opts(OPERATIONS), OPERATIONS.labels)?)?,
+            seconds: registered(registry, HistogramVec::new(seconds, SECONDS.labels)?)?,
+            up: registered(registry, IntGauge::with_opts(opts(REDIS_UP))?)?,
+        })
     }
 
     pub(crate) fn observe(&self, operation: &str, outcome: &str, took: Duration) {

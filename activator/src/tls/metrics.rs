@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounterVec, IntGaugeVec, Registry};
 
-use crate::metrics::{MetricDoc, doc, opts};
+use crate::metrics::{MetricDoc, doc, opts, registered};
 
 pub(crate) const HANDSHAKES: MetricDoc = doc(
     "pilotlight_tls_handshakes_total",
@@ -37,13 +37,9 @@ impl TlsMetrics {
     /// # Errors
     /// When a name is registered already.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let handshakes = IntCounterVec::new(opts(HANDSHAKES), HANDSHAKES.labels)?;
-        let expiry = IntGaugeVec::new(opts(EXPIRY), EXPIRY.labels)?;
-        let reloads = IntCounterVec::new(opts(RELOADS), RELOADS.labels)?;
-        registry.register(Box::new(handshakes.clone()))?;
-        registry.register(Box::new(expiry.clone()))?;
-        registry.register(Box::new(reloads.clone()))?;
-        Ok(Self { handshakes, expiry, reloads })
+        let counter = |doc: MetricDoc| registered(registry, IntCounterVec::new(opts(doc), doc.labels)?);
+        let expiry = registered(registry, IntGaugeVec::new(opts(EXPIRY), EXPIRY.labels)?)?;
+        Ok(Self { handshakes: counter(HANDSHAKES)?, expiry, reloads: counter(RELOADS)? })
     }
 
     /// A handshake has ended.
