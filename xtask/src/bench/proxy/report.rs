@@ -1,6 +1,7 @@
 //! The results as Markdown, for people and for docs/benchmarks.md.
 
 use std::fmt::Write as _;
+use std::iter::repeat;
 
 use anyhow::Result;
 
@@ -86,73 +87,82 @@ fn verdict(ratio: Spread, limit: f64, at_most: bool) -> &'static str {
     }
 }
 
-fn exchanges(text: &mut String, results: &Results, load: Load) -> std::fmt::Result {
-    writeln!(text, "| | per second | to HAProxy | CPU, µs each | to HAProxy | core busy |")?;
-    writeln!(text, "| --- | --- | --- | --- | --- | --- |")?;
-    for peer in results.peers(load) {
-        let median = |number: fn(&Outcome) -> f64| results.median(load, peer, number);
-        let rate = |outcome: &Outcome| outcome.per_second;
-        let (name, per_second, rates) = (peer.name(), median(rate), results.to_haproxy(load, peer, rate));
-        if peer == Peer::Direct {
-            writeln!(text, "| {name} | {per_second:.0} | {rates} | | | |")?;
-            continue;
-        }
-        let cpu = |outcome: &Outcome| outcome.cpu_micros;
-        let (micros, cpus, busy) =
-            (median(cpu), results.to_haproxy(load, peer, cpu), 100.0 * median(|outcome| outcome.busy));
-        writeln!(text, "| {name} | {per_second:.0} | {rates} | {micros:.1} | {cpus} | {busy:.0} % |")?;
+/// A table with a row for each peer. Cells that a row does not have are empty.
+fn table(
+    text: &mut String,
+    peers: &[Peer],
+    columns: &[&str],
+    cells: impl Fn(Peer) -> Vec<String>,
+) -> std::fmt::Result {
+    writeln!(text, "| | {} |", columns.join(" | "))?;
+    writeln!(text, "| ---{} |", " | ---".repeat(columns.len()))?;
+    for peer in peers {
+        let cells = cells(*peer).into_iter().chain(repeat(String::new())).take(columns.len());
+        let row: String =
+            cells.map(|cell| if cell.is_empty() { " |".into() } else { format!(" {cell} |") }).collect();
+        writeln!(text, "| {} |{row}", peer.name())?;
     }
     Ok(())
+}
+
+/// The median of a number, and its ratio to HAProxy's.
+fn beside_haproxy(
+    results: &Results,
+    load: Load,
+    peer: Peer,
+    number: fn(&Outcome) -> f64,
+    digits: usize,
+) -> [String; 2] {
+    let median = results.median(load, peer, number);
+    [format!("{median:.digits$}"), results.to_haproxy(load, peer, number).to_string()]
+}
+
+fn exchanges(text: &mut String, results: &Results, load: Load) -> std::fmt::Result {
+    let columns = ["per second", "to HAProxy", "CPU, µs each", "to HAProxy", "core busy"];
+    table(text, &results.peers(load), &columns, |peer| {
+        let mut cells = beside_haproxy(results, load, peer, |outcome| outcome.per_second, 0).to_vec();
+        if peer != Peer::Direct {
+            cells.extend(beside_haproxy(results, load, peer, |outcome| outcome.cpu_micros, 1));
+            cells.push(format!("{:.0} %", 100.0 * results.median(load, peer, |outcome| outcome.busy)));
+        }
+        cells
+    })
 }
 
 fn latencies(text: &mut String, results: &Results, load: Load) -> std::fmt::Result {
-    writeln!(text, "| | p50, µs | added | to HAProxy's | p99, µs | added | to HAProxy's | CPU, µs each |")?;
-    writeln!(text, "| --- | --- | --- | --- | --- | --- | --- | --- |")?;
-    for peer in results.peers(load) {
-        write!(text, "| {} |", peer.name())?;
+    let columns = ["p50, µs", "added", "to HAProxy's", "p99, µs", "added", "to HAProxy's", "CPU, µs each"];
+    table(text, &results.peers(load), &columns, |peer| {
+        let mut cells = Vec::new();
         for number in [|outcome: &Outcome| outcome.p50_micros, |outcome: &Outcome| outcome.p99_micros] {
-            write!(text, " {:.0} |", results.median(load, peer, number))?;
-            if peer == Peer::Direct {
-                write!(text, " | |")?;
-                continue;
-            }
+            cells.push(format!("{:.0}", results.median(load, peer, number)));
             let added = Spread::of(results.added(load, peer, number)).median;
-            write!(text, " {added:.0} | {} |", results.added_to_haproxy(load, peer, number))?;
+            let added = [format!("{added:.0}"), results.added_to_haproxy(load, peer, number).to_string()];
+            cells.extend(if peer == Peer::Direct { Default::default() } else { added });
         }
-        match peer {
-            Peer::Direct => writeln!(text, " |")?,
-            peer => writeln!(text, " {:.1} |", results.median(load, peer, |outcome| outcome.cpu_micros))?,
+        if peer != Peer::Direct {
+            cells.push(format!("{:.1}", results.median(load, peer, |outcome| outcome.cpu_micros)));
         }
-    }
-    Ok(())
+        cells
+    })
 }
 
 fn bytes(text: &mut String, results: &Results, load: Load) -> std::fmt::Result {
-    writeln!(text, "| | MiB per second | to HAProxy | CPU, µs per MiB | to HAProxy |")?;
-    writeln!(text, "| --- | --- | --- | --- | --- |")?;
-    for peer in results.peers(load) {
-        let (name, rate) = (peer.name(), results.median(load, peer, Outcome::mebibytes_per_second));
-        let rates = results.to_haproxy(load, peer, Outcome::mebibytes_per_second);
-        if peer == Peer::Direct {
-            writeln!(text, "| {name} | {rate:.0} | {rates} | | |")?;
-            continue;
+    let columns = ["MiB per second", "to HAProxy", "CPU, µs per MiB", "to HAProxy"];
+    table(text, &results.peers(load), &columns, |peer| {
+        let mut cells = beside_haproxy(results, load, peer, Outcome::mebibytes_per_second, 0).to_vec();
+        if peer != Peer::Direct {
+            cells.extend(beside_haproxy(results, load, peer, |outcome| outcome.cpu_micros_per_mib, 0));
         }
-        let cpu = |outcome: &Outcome| outcome.cpu_micros_per_mib;
-        let (micros, cpus) = (results.median(load, peer, cpu), results.to_haproxy(load, peer, cpu));
-        writeln!(text, "| {name} | {rate:.0} | {rates} | {micros:.0} | {cpus} |")?;
-    }
-    Ok(())
+        cells
+    })
 }
 
 fn memory(text: &mut String, results: &Results, load: Load) -> std::fmt::Result {
-    writeln!(text, "| | KiB per connection |")?;
-    writeln!(text, "| --- | --- |")?;
-    for peer in results.peers(load) {
+    table(text, &results.peers(load), &["KiB per connection"], |peer| {
         // In later rounds memory of earlier ones is used again.
         let most = Spread::of(results.each(load, peer, |outcome| outcome.memory)).high;
-        writeln!(text, "| {} | {:.1} |", peer.name(), most / 1024.0)?;
-    }
-    Ok(())
+        vec![format!("{:.1}", most / 1024.0)]
+    })
 }
 
 /// Writes the tables into docs/benchmarks.md.
@@ -163,6 +173,19 @@ pub(super) fn write(tables: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_row_has_all_cells() {
+        let cells = |peer| match peer {
+            Peer::Direct => vec!["7".to_owned()],
+            _ => vec![String::new(), "8".to_owned()],
+        };
+        let mut text = String::new();
+        table(&mut text, &[Peer::Direct, Peer::Haproxy], &["a", "b"], cells).unwrap();
+        let (direct, haproxy) = (Peer::Direct.name(), Peer::Haproxy.name());
+        let rows = format!("| {direct} | 7 | |\n| {haproxy} | | 8 |\n");
+        assert_eq!(text, format!("| | a | b |\n| --- | --- | --- |\n{rows}"));
+    }
 
     #[test]
     fn what_noise_has_made_negative_meets_no_bar() {
