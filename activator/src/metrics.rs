@@ -288,6 +288,22 @@ impl Metrics {
     }
 }
 
+/// One open connection or tunnel, counted for as long as it lives.
+pub(crate) struct Open(IntGauge);
+
+impl Open {
+    pub(crate) fn count(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// Who made an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {

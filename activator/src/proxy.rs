@@ -5,7 +5,7 @@
 //!
 //! - [`client`]: clients' connections: accepted, kept strict, bounded, and ended in order
 //! - [`pod`]: connections to pods, and one attempt to have one of them answer
-//! - here: what joins the two. What is asked: [`strict`], [`path`], [`request`], [`headers`], [`origin`], [`sessions`],
+//! - here: what joins the two. What is asked: [`strict`], [`host`], [`path`], [`request`], [`headers`], [`origin`], [`sessions`],
 //!   [`trace`], [`expect`], [`upgrade`]. What is answered: [`respond`], [`grpc`], [`interim`], [`timing`]. What
 //!   flows: [`body`], [`tunnel`], over [`tcp`]
 
@@ -16,6 +16,7 @@ mod expect;
 pub(crate) mod fuzzing;
 mod grpc;
 mod headers;
+mod host;
 mod interim;
 mod origin;
 mod path;
@@ -50,15 +51,15 @@ use self::{
 };
 pub use self::{
     body::ResponseBody,
-    client::{Caller, Clients, Clocks, Connections, Front, Limits, MinRate, Port, serve, serve_with},
-    origin::{Cidr, InvalidCidr, Peer},
+    client::{Clients, Clocks, Connections, Front, Limits, MinRate, Port, serve, serve_with},
+    origin::{Caller, Cidr, InvalidCidr, Peer},
     pod::Pool,
     sessions::Sessions,
     trace::TraceIds,
     tunnel::Tunnels,
 };
 pub(crate) use self::{
-    client::{Socket, broken_rule},
+    client::broken_rule,
     pod::{DIAL_TIMEOUT, adopt},
 };
 use crate::{
@@ -166,7 +167,7 @@ impl Proxy {
     ) -> Result<Routed<'a>, ProxyError> {
         let host = strict::check(request)?;
         let path = request.uri().path();
-        let name = host.as_ref().map(strict::host_name).unwrap_or_default();
+        let name = host.as_ref().map(host::name).unwrap_or_default();
         let scheme = peer.scheme(request.headers());
         self.check_connection(request, peer, scheme, &name)?;
         let routes = self.routes.load();

@@ -9,9 +9,10 @@ mod certificates;
 pub(crate) mod metrics;
 pub(crate) mod watch;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::{HandshakeKind, InvalidMessage, ServerConfig, crypto::aws_lc_rs::Ticketer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 pub use self::{
@@ -20,7 +21,6 @@ pub use self::{
     metrics::TlsMetrics,
     watch::Served,
 };
-use crate::proxy::Socket;
 
 /// How long a handshake may take: a client is 2 round trips away from its end.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,9 +75,11 @@ impl Tls {
     }
 
     /// Makes the handshake; none if it failed, which is counted.
-    pub(crate) async fn accept(&self, socket: Socket) -> Option<(TlsStream<Socket>, Handshake)> {
-        let peer = socket.peer_addr().ok();
-        let result = match tokio::time::timeout(self.timeout, self.acceptor.accept(socket)).await {
+    pub(crate) async fn accept<IO>(&self, stream: IO, peer: SocketAddr) -> Option<(TlsStream<IO>, Handshake)>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let result = match tokio::time::timeout(self.timeout, self.acceptor.accept(stream)).await {
             Ok(Ok(stream)) => {
                 let (_, tls) = stream.get_ref();
                 let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
@@ -90,7 +92,7 @@ impl Tls {
                 return Some((stream, handshake));
             }
             Ok(Err(error)) => {
-                tracing::debug!(?peer, %error, "a TLS handshake failed");
+                tracing::debug!(%peer, %error, "a TLS handshake failed");
                 self.why(&error)
             }
             Err(_late) => "timeout",

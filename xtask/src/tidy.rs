@@ -28,6 +28,7 @@ const PURE: &[&str] = &[
     "activator/src/proxy/client/framing/head.rs",
     "activator/src/proxy/client/rate.rs",
     "activator/src/proxy/headers.rs",
+    "activator/src/proxy/host.rs",
     "activator/src/proxy/path.rs",
     "activator/src/proxy/respond.rs",
     "activator/src/proxy/strict.rs",

@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use super::{
     expect::Gate,
     grpc::{self, Code},
     pod::{
-        Bounds, Connection, Cut,
+        Connection,
         repeat::{Kept, Supply},
     },
 };
@@ -175,6 +175,30 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         self.supply.size_hint()
     }
+}
+
+/// Why a response was cut short.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(super) enum Cut {
+    #[error("the function sent nothing for {0:?} (timeouts.idle)")]
+    Idle(Duration),
+    #[error("the response took longer than {0:?} (timeouts.total)")]
+    Total(Duration),
+    #[error("the call's deadline (grpc-timeout) is over")]
+    Deadline,
+}
+
+/// How long a response's body may go on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Silence.
+    pub(super) idle: Duration,
+    /// The end, whatever happens.
+    pub(super) until: Instant,
+    /// What there is to say then.
+    pub(super) cut: Cut,
+    /// Whether it answers a gRPC call: then its last word can be a status.
+    pub(super) call: bool,
 }
 
 /// What a response's body holds on to until it has ended.

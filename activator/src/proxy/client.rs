@@ -1,7 +1,7 @@
 //! START HERE (clients): their connections, and what one of them may cost.
 //!
 //! [`server`] accepts a connection if there is [`room`], and drives it as its [`activity`] allows. What hyper
-//! reads comes through a stack of wrappers: the [`socket`] that notices who does not read, the [`guard`] that
+//! reads comes through a [`stack`] of layers: the [`socket`] that notices who does not read, the [`guard`] that
 //! keeps HTTP/1 strict ([`framing`]), and the [`calm`] that keeps HTTP/2 from floods ([`frames`]). How long a
 //! client may keep us waiting is a [`rate`]; on the clock it is a [`pace`], of a body, a socket or one of the
 //! [`streams`] of HTTP/2.
@@ -19,19 +19,20 @@ mod rate;
 mod room;
 mod server;
 mod socket;
+mod stack;
 mod streams;
 
+pub(crate) use self::guard::broken_rule;
 pub use self::{
     activity::Clocks,
     clients::Clients,
     rate::MinRate,
-    server::{Caller, Connections, Front, Limits, Port, serve, serve_with},
+    server::{Connections, Front, Limits, Port, serve, serve_with},
 };
 pub(super) use self::{
     activity::OpenRequest,
     framing::{LONGEST_METHOD, Refusal},
     pace::Pace,
-    server::{Open, reset},
+    stack::reset,
     streams::note_asked,
 };
-pub(crate) use self::{guard::broken_rule, socket::Socket};

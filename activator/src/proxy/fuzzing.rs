@@ -4,7 +4,7 @@ use http::{HeaderValue, Uri, Version};
 use pilotlight_crds::{FunctionKey, Protocol, UrlScheme};
 
 use super::{
-    Caller, headers,
+    Caller, headers, host,
     origin::Peer,
     path,
     request::forwarded_path,
@@ -26,10 +26,10 @@ pub fn paths(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (host, target) = text.split_once('\n').unwrap_or(("x", text));
     let (Ok(host), Ok(uri)) = (HeaderValue::from_str(host), target.parse::<Uri>()) else { return };
-    if !strict::well_formed(host.as_bytes()) || path::check(uri.path()).is_err() {
+    if !host::well_formed(host.as_bytes()) || path::check(uri.path()).is_err() {
         return;
     }
-    let name = strict::host_name(&host);
+    let name = host::name(&host);
     assert!(name.bytes().all(|byte| !byte.is_ascii_uppercase() && byte != b'@' && byte != b'/'), "{name}");
     let resolved = ["%2e", "%2E"].iter().fold(uri.path().to_owned(), |path, dot| path.replace(dot, "."));
     let resolved =

@@ -16,7 +16,7 @@ use http::{
 };
 use pilotlight_crds::UrlScheme;
 
-use super::{client::Caller, interim::Interim};
+use super::interim::Interim;
 use crate::tls::Handshake;
 
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -75,7 +75,27 @@ fn bits(address: IpAddr) -> (u128, u32) {
     }
 }
 
-/// Who is at the other end of a connection. Made once for all its requests.
+/// Who is at the other end of a connection, and how it was made.
+#[derive(Debug)]
+pub struct Caller {
+    /// Its address.
+    pub ip: IpAddr,
+    /// The scheme by which it has reached us.
+    pub scheme: UrlScheme,
+    /// What its TLS handshake has agreed on, if it was with us.
+    pub tls: Option<Handshake>,
+    /// Where interim responses go.
+    pub(super) interim: Arc<Interim>,
+}
+
+impl Caller {
+    /// A client that has just connected.
+    pub(super) fn new(ip: IpAddr, scheme: UrlScheme, tls: Option<Handshake>) -> Self {
+        Self { ip, scheme, tls, interim: Arc::default() }
+    }
+}
+
+/// A caller as requests are told of it. Made once for all of a connection.
 #[derive(Debug)]
 pub struct Peer {
     address: HeaderValue,

@@ -13,6 +13,6 @@ pub use self::pool::Pool;
 pub(crate) use self::pool::{DIAL_TIMEOUT, adopt};
 pub(super) use self::{
     connection::Connection,
-    forward::{Answer, Bounds, Cut, Failure, Terms, forward},
+    forward::{Answer, Failure, Terms, forward},
     pool::reset,
 };

@@ -28,7 +28,7 @@ use super::{
     client::{self, OpenRequest},
     pod,
 };
-use crate::function::Slot;
+use crate::{function::Slot, metrics::Open};
 
 /// For the last frames, once a connection is to end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -63,7 +63,7 @@ impl Tunnels {
     pub(super) fn join(&self, ends: Ends, slot: Slot, idle: Duration, until: Instant) {
         let Self { open, goodbye, gauge } = self.clone();
         open.spawn(async move {
-            let _open = client::Open::count(gauge);
+            let _open = Open::count(gauge);
             let upgraded =
                 tokio::time::timeout_at(until.into(), async { tokio::try_join!(ends.client, ends.pod) });
             match upgraded.await {

@@ -7,7 +7,7 @@ use std::{
     convert::Infallible,
     error::Error,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,36 +18,30 @@ use http_body::Body;
 use hyper::{
     body::Incoming,
     service::{Service, service_fn},
-    upgrade::Upgraded,
 };
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::conn::auto::{self, Builder},
-};
+use hyper_util::{rt::TokioTimer, server::conn::auto::Builder};
 use pilotlight_crds::UrlScheme;
-use prometheus::{IntCounterVec, IntGauge};
+use prometheus::IntCounterVec;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::server::TlsStream;
 use tokio_util::{either::Either, sync::CancellationToken};
 
 use super::{
     activity::{Activity, Clocks, Counted, End, drive},
-    calm::Calm,
     clients::Clients,
     framing::{MAX_FIELDS, MAX_HEAD},
-    guard::Guard,
     pace::Pace,
     rate::MinRate,
     room::{Occupied, Room},
     socket::{SlowReader, Socket},
+    stack::{Stream, layered},
     streams::Streams,
 };
 use crate::{
     function::Process,
     memory::{Memory, cost},
-    metrics::Metrics,
-    proxy::{Peer, Proxy, body::RequestBody, interim::Interim},
-    tls::{Handshake, Tls},
+    metrics::{Metrics, Open},
+    proxy::{Caller, Peer, Proxy, body::RequestBody},
+    tls::Tls,
 };
 
 /// HTTP/2: streams per connection, and bytes that a client may send ahead on one stream and on all of them. The
@@ -141,50 +135,18 @@ pub enum Front {
     Tls(Arc<Tls>),
 }
 
-/// Who is at the other end of a connection, and how it was made.
-#[derive(Debug)]
-pub struct Caller {
-    /// Its address.
-    pub ip: IpAddr,
-    /// The scheme by which it has reached us.
-    pub scheme: UrlScheme,
-    /// What its TLS handshake has agreed on, if it was with us.
-    pub tls: Option<Handshake>,
-    /// Where interim responses go.
-    pub(in crate::proxy) interim: Arc<Interim>,
-}
-
-impl Caller {
-    /// A client that has just connected.
-    pub(in crate::proxy) fn new(ip: IpAddr, scheme: UrlScheme, tls: Option<Handshake>) -> Self {
-        Self { ip, scheme, tls, interim: Arc::default() }
-    }
-}
-
-type Stream = Either<Socket, Box<TlsStream<Socket>>>;
-
-/// What hyper reads from and writes to.
-type Guarded = TokioIo<Guard<Calm<Stream>>>;
-
-/// Makes of the end of a client's upgraded connection a reset, so that what it carried does not look
-/// complete. HTTP/2 and TLS have their own marks of a complete end, which are just not sent.
-pub(in crate::proxy) fn reset(end: Upgraded) {
-    if let Ok(parts) = auto::upgrade::downcast::<Guarded>(end)
-        && let Either::Left(socket) = parts.io.inner().get_ref().get_ref()
-    {
-        socket.reset();
-    }
-}
-
 impl Front {
     /// Makes of an accepted socket what HTTP is spoken on; none if the handshake failed.
-    async fn begin(&self, socket: Socket, ip: IpAddr) -> Option<(Stream, Caller)> {
+    async fn begin(&self, socket: Socket, peer: SocketAddr) -> Option<(Stream, Caller)> {
         match self {
-            Self::Plain(scheme) => Some((Either::Left(socket), Caller::new(ip, *scheme, None))),
+            Self::Plain(scheme) => Some((Either::Left(socket), Caller::new(peer.ip(), *scheme, None))),
             Self::Tls(tls) => {
                 // On the heap: a handshake is large, and every connection's task would have room for it.
-                let (stream, handshake) = Box::pin(tls.accept(socket)).await?;
-                Some((Either::Right(Box::new(stream)), Caller::new(ip, UrlScheme::Https, Some(handshake))))
+                let (stream, handshake) = Box::pin(tls.accept(socket, peer)).await?;
+                Some((
+                    Either::Right(Box::new(stream)),
+                    Caller::new(peer.ip(), UrlScheme::Https, Some(handshake)),
+                ))
             }
         }
     }
@@ -234,9 +196,8 @@ pub async fn serve_with<S, B>(
         let (front, builder, service_for) = (front.clone(), Arc::clone(&builder), Arc::clone(&service_for));
         // A task of its own from here on: a slow handshake keeps nobody else from being accepted.
         connections.clients.spawn(move |leave| async move {
-            let Some((stream, caller)) = front.begin(socket, peer.ip()).await else { return };
-            let stream = Calm::new(stream, Arc::clone(&activity));
-            let stream = TokioIo::new(Guard::new(stream, Arc::clone(&activity), Arc::clone(&caller.interim)));
+            let Some((stream, caller)) = front.begin(socket, peer).await else { return };
+            let stream = layered(stream, &activity, &caller.interim);
             let service = counted(service_for(caller), Arc::clone(&activity));
             let connection = builder.serve_connection_with_upgrades(stream, service);
             let end = drive(connection, &activity, &limits.clocks, &limits.memory, leave).await;
@@ -296,22 +257,6 @@ fn limit(end: &End<Box<dyn Error + Send + Sync>>) -> Option<&'static str> {
         cause = error.source();
     }
     None
-}
-
-/// One open connection or tunnel, counted for as long as it lives.
-pub(in crate::proxy) struct Open(IntGauge);
-
-impl Open {
-    pub(in crate::proxy) fn count(gauge: IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 /// The next connection, once there is room and memory for it. Ports that share the room do not keep it from

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -26,7 +25,7 @@ const UNANSWERED: Duration = Duration::from_secs(90);
 
 /// A client's socket. What is written to it is taken at a minimum rate, or the connection is reset.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub(super) struct Socket {
     stream: Tcp,
     pace: Pace,
     activity: Arc<Activity>,
@@ -49,11 +48,6 @@ impl Socket {
         let _ = options.set_tcp_notsent_lowat(UNSENT);
         let _ = options.set_tcp_user_timeout(Some(UNANSWERED));
         Self { stream: Tcp::new(stream, memory), pace, activity, _room: room }
-    }
-
-    /// The address of the client.
-    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.stream.get_ref().peer_addr()
     }
 
     /// When it is closed, the client sees a reset: it must not take what it has got for the whole.

@@ -17,7 +17,7 @@ use crate::{
     function::{Slot, Timeouts},
     probe,
     proxy::{
-        body::{Progress, RequestBody, ResponseBody, Source},
+        body::{Bounds, Cut, Progress, RequestBody, ResponseBody, Source},
         grpc::Call,
         respond::ProxyError,
         strict,
@@ -56,30 +56,6 @@ pub(in crate::proxy) struct Terms<'a> {
     pub(in crate::proxy) upgrade: Option<Upgrade>,
     /// Where upgraded connections go.
     pub(in crate::proxy) tunnels: &'a Tunnels,
-}
-
-/// Why a response was cut short.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-pub(in crate::proxy) enum Cut {
-    #[error("the function sent nothing for {0:?} (timeouts.idle)")]
-    Idle(Duration),
-    #[error("the response took longer than {0:?} (timeouts.total)")]
-    Total(Duration),
-    #[error("the call's deadline (grpc-timeout) is over")]
-    Deadline,
-}
-
-/// How long a response's body may go on.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct Bounds {
-    /// Silence.
-    pub(in crate::proxy) idle: Duration,
-    /// The end, whatever happens.
-    pub(in crate::proxy) until: Instant,
-    /// What there is to say then.
-    pub(in crate::proxy) cut: Cut,
-    /// Whether it answers a gRPC call: then its last word can be a status.
-    pub(in crate::proxy) call: bool,
 }
 
 impl Terms<'_> {

@@ -3,7 +3,7 @@
 use memchr::{memchr, memchr2};
 
 use super::{Body, Refusal, is_control, is_token};
-use crate::proxy::strict::well_formed;
+use crate::proxy::host::well_formed;
 
 /// The longest head, and what a connection buffers of a body (hyper's own default is 400 KiB).
 pub(in crate::proxy::client) const MAX_HEAD: usize = 64 * 1024;
