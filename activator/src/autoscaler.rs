@@ -1,7 +1,7 @@
 //! START HERE (scaling): look at a function, decide, order.
 //!
 //! A function is looked at when something happened that can matter (a poke) and, while time alone can
-//! change the answer, every second. Deciding is pure ([`decide`]); orders go out in tasks of their own,
+//! change the answer, every second. Deciding is pure ([`decide()`]); orders go out in tasks of their own,
 //! one at a time per revision, so that a slow API server delays no other function.
 
 mod decide;

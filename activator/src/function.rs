@@ -1,8 +1,15 @@
-//! One function at run time: its slots, who waits for one, its pods, its load.
+//! START HERE (a function at run time): its slots, who waits for one, its pods, its load.
 //!
 //! Everything that can change sits behind one lock per function, so that one function's flood never
 //! waits for another's. Nothing is awaited under the lock, and nothing in here asks the API server or
 //! Redis.
+//!
+//! - [`config`]: what its spec asks for; [`process`]: what all functions share
+//! - [`slot`]: leave to have a request in a pod; [`retries`]: how many may be sent again
+//! - [`pod`]: one that can be called. [`replicas`]: those that take requests, [`health`]: those that answer,
+//!   [`growth`]: whether more are coming, [`retiring`]: which ones go, [`coldstart`]: when there was none
+//! - [`role`]: owner or lessee among several activators, [`lending`]: who gets a free slot, [`mail`], [`outbox`]:
+//!   what peers are told
 
 mod coldstart;
 mod config;

@@ -1,7 +1,11 @@
-//! What we know of the cluster: Functions, their pods, their Deployments; and the route table made of it.
+//! START HERE (what we know of the cluster): Functions, their pods, their Deployments; and the route table made of it.
 //!
 //! Three watches feed it, in any order: a pod may be seen before its Function. So the facts are kept by
 //! themselves, and a Function that appears is given those that are known.
+//!
+//! - [`watch`]: where the facts come from
+//! - [`claims`]: which pod has an address
+//! - [`routes`]: host and path to function
 
 mod claims;
 mod routes;

@@ -4,6 +4,8 @@
 //! Life of a request: [`proxy`] routes it ([`index`]), takes a slot or holds it ([`function`],
 //! [`slots`]), forwards it, and gives the slot back when the response's body ends.
 //! Life of a decision: [`function`] pokes the [`autoscaler`], which looks, decides and orders.
+//! Around them: several activators ([`peer`]), [`session`]s, [`tls`], a budget of [`memory`], [`metrics`];
+//! [`run`] wires everything together, and [`drain`] ends it.
 //! Reading order: `proxy.rs`, `function.rs`, `slots.rs`, `autoscaler.rs`, `autoscaler/decide.rs`.
 
 /// Gives back to the kernel what is freed, and soon: [`memory`] is measured from outside.

@@ -3,15 +3,16 @@
 //! Each function has one owner among the activators: it alone decides on replicas, and where a hard limit
 //! could be exceeded it lends the others the slots that they use. `docs/peers.md` has the whole story.
 //!
-//! - [`owner`]: who owns a function, by rendezvous hashing [pure]
-//! - [`members`]: who is there, from Kubernetes and from the connections [pure]
-//! - [`ledger`], [`leases`]: the two sides of lent slots [pure]
+//! - [`owner()`]: who owns a function, by rendezvous hashing (pure)
+//! - [`members`]: who is there, from Kubernetes and from the connections (pure)
+//! - [`ledger`], [`leases`]: the two sides of lent slots (pure)
 //! - [`note`], [`wire`]: what is said, and how
 //! - [`link`]: a connection to a peer, with what the functions have for it ([`Outbox`])
 //! - [`watch`]: the activators' pods
 //!
 //! What becomes of a function when its owner changes is in `function/role.rs`.
 
+mod event;
 mod leases;
 mod ledger;
 mod link;
@@ -44,6 +45,7 @@ use self::wire::WireError;
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::wire::fuzzing;
 pub use self::{
+    event::Event,
     leases::{Leases, Moment},
     ledger::{CLAIMS_WITHIN, Ledger, comes_before},
     link::BEAT,
@@ -69,46 +71,6 @@ const TICKS_A_LOOK: u32 = 10;
 const DIAL_TIMEOUT: Duration = Duration::from_millis(500);
 /// Connections whose other end has not proved yet that it is a peer.
 const STRANGERS: usize = 64;
-
-/// What happens to peers.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// Kubernetes names an activator.
-    Pod(MemberId, PeerPod),
-    /// An activator's pod is no more.
-    Gone(MemberId),
-    /// Kubernetes has named all.
-    Listed,
-    /// There is a connection.
-    Connected {
-        /// To whom.
-        peer: MemberId,
-        /// Its number.
-        session: u64,
-        /// How to talk to the peer.
-        outbox: Outbox,
-    },
-    /// A peer has said something.
-    Heard {
-        /// Who.
-        peer: MemberId,
-        /// Over which connection.
-        session: u64,
-        /// Whether it is about to end.
-        leaving: bool,
-    },
-    /// A connection has ended.
-    Closed {
-        /// To whom.
-        peer: MemberId,
-        /// Its number.
-        session: u64,
-    },
-    /// A peer was dialled in vain.
-    Unreachable(MemberId),
-    /// A peer that was dialled may be dialled again.
-    Dialled(MemberId),
-}
 
 /// What keeps in touch with the peers.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
-//! The slots of one function and the requests that wait for one: a central queue with late binding.
+//! START HERE (slots): those of one function, and the requests that wait for one. A central queue with late binding.
 //!
 //! A request is bound to a pod only when a slot is free, so no request waits behind a busy pod while
-//! another pod has room. In order of arrival, under lasting overload the newest first ([`overload`]). No
-//! clock, no IO, no locks.
+//! another pod has room. In order of arrival (`line.rs`), under lasting overload the newest first ([`overload`]).
+//! No clock, no IO, no locks.
 
 mod line;
 mod overload;

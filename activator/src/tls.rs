@@ -1,4 +1,4 @@
-//! TLS in front: certificates from Secrets, chosen by the name that a client asks for, replaced while
+//! START HERE (TLS in front): certificates from Secrets, chosen by the name that a client asks for, replaced while
 //! connections are open.
 //!
 //! Reading order: here (a handshake), `certificates.rs` (which certificate), `certificate.rs` (one of them),

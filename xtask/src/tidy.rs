@@ -25,6 +25,7 @@ const PURE: &[&str] = &[
     "activator/src/proxy/client/frames.rs",
     "activator/src/proxy/client/framing.rs",
     "activator/src/proxy/client/framing/chunked.rs",
+    "activator/src/proxy/client/framing/grammar.rs",
     "activator/src/proxy/client/framing/head.rs",
     "activator/src/proxy/client/rate.rs",
     "activator/src/proxy/headers.rs",

@@ -9,7 +9,7 @@ use std::{
 use tokio::{sync::mpsc, time::timeout_at};
 
 use super::{
-    Event,
+    event::Event,
     note::{Frame, Note, Word},
     owner::MemberId,
     wire::{Connection, Reader, WireError, Writer},

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, runtime::watcher};
 use tokio::sync::mpsc;
 
-use super::{Event, members::PeerPod, owner::MemberId};
+use super::{event::Event, members::PeerPod, owner::MemberId};
 use crate::{
     metrics::Metrics,
     watch::{Follow, follow},

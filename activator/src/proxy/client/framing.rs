@@ -6,12 +6,16 @@
 //! A value: bytes in, how far they may pass out. [`guard`](super::guard) does the reading.
 
 mod chunked;
+mod grammar;
 mod head;
 mod refusal;
 
-pub(super) use self::head::{MAX_FIELDS, MAX_HEAD};
-use self::{chunked::Chunked, head::Head};
-pub(in crate::proxy) use self::{head::LONGEST_METHOD, refusal::Refusal};
+pub(in crate::proxy) use self::refusal::{LONGEST_METHOD, Refusal};
+pub(super) use self::refusal::{MAX_FIELDS, MAX_HEAD};
+use self::{
+    chunked::Chunked,
+    head::{Body, Head},
+};
 use super::frames::PREFACE;
 
 /// Follows the bytes that a client sends on one connection.
@@ -118,13 +122,6 @@ const fn broken(passed: usize, rule: Refusal, in_body: bool) -> Broken {
     Broken { passed, rule, in_body }
 }
 
-/// How the body behind a head is framed (RFC 9112, section 6.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Body {
-    Sized(u64),
-    Chunked,
-}
-
 impl From<Body> for Part {
     fn from(body: Body) -> Self {
         match body {
@@ -133,44 +130,6 @@ impl From<Body> for Part {
             Body::Chunked => Self::Chunked(Chunked::default()),
         }
     }
-}
-
-/// What a name of a header or a method is made of: `tchar` of RFC 9110, section 5.6.2.
-fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().fold(true, |all, byte| all & TCHAR[*byte as usize])
-}
-
-static TCHAR: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let c = byte as u8;
-        table[byte] = c.is_ascii_alphanumeric()
-            || matches!(
-                c,
-                b'!' | b'#'
-                    | b'$'
-                    | b'%'
-                    | b'&'
-                    | b'\''
-                    | b'*'
-                    | b'+'
-                    | b'-'
-                    | b'.'
-                    | b'^'
-                    | b'_'
-                    | b'`'
-                    | b'|'
-                    | b'~'
-            );
-        byte += 1;
-    }
-    table
-};
-
-/// What a value must not have: controls other than tab (RFC 9110, section 5.5).
-const fn is_control(byte: u8) -> bool {
-    (byte < 0x20 && byte != b'\t') || byte == 0x7f
 }
 
 #[cfg(test)]

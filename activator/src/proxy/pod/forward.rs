@@ -10,8 +10,8 @@ use hyper::{body::Incoming, client::conn::TrySendError};
 use pilotlight_crds::Protocol;
 
 use super::{
+    connect::{ConnectError, connect},
     connection::Connection,
-    pool::{self, ConnectError},
 };
 use crate::{
     function::{Slot, Timeouts},
@@ -204,7 +204,7 @@ async fn exchange(
     }
     let began = Instant::now();
     // On the heap: most requests find a connection, and all would have room for this.
-    let connected = Box::pin(pool::connect(slot.pod(), protocol, tunnel)).await;
+    let connected = Box::pin(connect(slot.pod(), protocol, tunnel)).await;
     let connection = match connected {
         Ok(connection) => connection,
         Err(ConnectError::NoTunnels) => return Err(Failure::Final(ProxyError::NoTunnels)),

@@ -1,6 +1,9 @@
 //! A chunked body (RFC 9112, section 7.1), byte by byte where it is framing and in one step where it is data.
 
-use super::{Refusal, TCHAR, is_control};
+use super::{
+    grammar::{TCHAR, is_control},
+    refusal::Refusal,
+};
 
 /// As many hexadecimal digits as 64 bits have.
 const MAX_DIGITS: u8 = 16;

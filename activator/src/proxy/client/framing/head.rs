@@ -2,15 +2,12 @@
 
 use memchr::{memchr, memchr2};
 
-use super::{Body, Refusal, is_control, is_token};
+use super::{
+    grammar::{is_control, is_token},
+    refusal::{LONGEST_METHOD, MAX_FIELDS, MAX_HEAD, Refusal},
+};
 use crate::proxy::host::well_formed;
 
-/// The longest head, and what a connection buffers of a body (hyper's own default is 400 KiB).
-pub(in crate::proxy::client) const MAX_HEAD: usize = 64 * 1024;
-/// The most headers of a request.
-pub(in crate::proxy::client) const MAX_FIELDS: usize = 128;
-/// Longer methods are nobody's, and would fill logs. The longest registered one has 17 characters.
-pub(in crate::proxy) const LONGEST_METHOD: usize = 32;
 /// The longest body that hyper can count.
 const MAX_LENGTH: u64 = u64::MAX - 2;
 
@@ -32,6 +29,13 @@ pub(super) struct Head {
 enum Version {
     Http10,
     Http11,
+}
+
+/// How the body behind a head is framed (RFC 9112, section 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    Sized(u64),
+    Chunked,
 }
 
 impl Head {

@@ -1,4 +1,11 @@
-//! Every rule of HTTP/1 for which a request is refused before hyper sees it.
+//! Every rule of HTTP/1 for which a request is refused before hyper sees it, and every limit.
+
+/// The longest head, and what a connection buffers of a body (hyper's own default is 400 KiB).
+pub(in crate::proxy::client) const MAX_HEAD: usize = 64 * 1024;
+/// The most headers of a request.
+pub(in crate::proxy::client) const MAX_FIELDS: usize = 128;
+/// Longer methods are nobody's, and would fill logs. The longest registered one has 17 characters.
+pub(in crate::proxy) const LONGEST_METHOD: usize = 32;
 
 /// A rule that a client's bytes break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,11 +54,11 @@ pub(crate) enum Refusal {
     ChunkExtension,
     #[error("a chunk is not as long as its size says")]
     ChunkEnd,
-    #[error("the target is longer than {} KiB", super::MAX_HEAD / 1024)]
+    #[error("the target is longer than {} KiB", MAX_HEAD / 1024)]
     TargetTooLong,
-    #[error("the head is longer than {} KiB", super::MAX_HEAD / 1024)]
+    #[error("the head is longer than {} KiB", MAX_HEAD / 1024)]
     HeadTooLong,
-    #[error("the request has more than {} headers", super::MAX_FIELDS)]
+    #[error("the request has more than {} headers", MAX_FIELDS)]
     TooManyFields,
     #[error("this is HTTP/1.0, HTTP/1.1 and HTTP/2")]
     UnknownVersion,
