@@ -1,7 +1,13 @@
 //! Every metric of the activator: name, unit and labels in one table, from which the registration and
 //! `docs/metrics.md` are made.
+//!
+//! - here: requests, functions and the process
+//! - [`peer`], [`session`], [`tls`]: what only those parts count
 
 mod doc;
+mod peer;
+mod session;
+mod tls;
 
 use std::time::Duration;
 
@@ -10,14 +16,11 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
 
-pub use self::doc::MetricDoc;
-pub(crate) use self::doc::{doc, opts, registered};
+use self::doc::{doc, opts, registered};
+pub use self::{doc::MetricDoc, peer::PeerMetrics, session::StoreMetrics, tls::TlsMetrics};
 use crate::{
     autoscaler::Reason,
     function::{ColdStart, Phase},
-    peer::metrics as peer,
-    session::metrics as session,
-    tls::metrics as tls,
 };
 
 const FUNCTION: &[&str] = &["namespace", "function"];
@@ -384,9 +387,9 @@ mod tests {
         metrics.unrouted.with_label_values(&["x"]).inc();
         metrics.limit_reached.with_label_values(&["flood"]).inc();
         metrics.watch_errors.with_label_values(&["pods"]).inc();
-        peer::PeerMetrics::register(&registry).unwrap().refused.with_label_values(&["x"]).inc();
-        session::StoreMetrics::register(&registry).unwrap().observe("get", "ok", Duration::ZERO);
-        let tls = tls::TlsMetrics::register(&registry).unwrap();
+        PeerMetrics::register(&registry).unwrap().refused.with_label_values(&["x"]).inc();
+        StoreMetrics::register(&registry).unwrap().observe("get", "ok", Duration::ZERO);
+        let tls = TlsMetrics::register(&registry).unwrap();
         tls.handshake("full");
         tls.serves("x", 1);
         tls.reloaded("x", true);

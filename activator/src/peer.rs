@@ -17,7 +17,6 @@ mod leases;
 mod ledger;
 mod link;
 mod members;
-pub(crate) mod metrics;
 mod note;
 mod owner;
 mod watch;
@@ -50,7 +49,6 @@ pub use self::{
     ledger::{CLAIMS_WITHIN, Ledger, comes_before},
     link::BEAT,
     members::{Members, Owner, PeerPod, Seat, View},
-    metrics::PeerMetrics,
     note::{ByPod, Down, Frame, Going, Load, Note, Up, Word},
     owner::{MemberId, owner},
     watch::Flock,
@@ -58,7 +56,7 @@ pub use self::{
 use crate::{
     function::{Outbox, PeerView},
     index::Index,
-    metrics::Metrics,
+    metrics::{Metrics, PeerMetrics},
 };
 
 /// A peer that is not heard for so long is no longer live.

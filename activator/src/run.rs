@@ -19,12 +19,12 @@ use crate::{
     function::Process,
     index::{Index, watch},
     memory,
-    metrics::Metrics,
-    peer::{Flock, PeerMetrics, Peers, SILENCE},
+    metrics::{Metrics, PeerMetrics, StoreMetrics, TlsMetrics},
+    peer::{Flock, Peers, SILENCE},
     proxy::{Connections, Front, Limits, Port, Proxy, Sessions, TraceIds, Tunnels, serve, serve_with},
-    session::{self, DEFAULT_BUDGET, StateApi, Store, StoreMetrics},
+    session::{self, DEFAULT_BUDGET, StateApi, Store},
     status,
-    tls::{Certificates, HANDSHAKE_TIMEOUT, Redirect, Served, Tls, TlsMetrics, watch::start_watch},
+    tls::{Certificates, HANDSHAKE_TIMEOUT, Redirect, Served, Tls, watch::start_watch},
 };
 
 /// Runs the activator until it is told to end and has ended its requests.

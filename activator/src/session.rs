@@ -21,7 +21,6 @@ pub mod cookie;
 pub(crate) mod fuzzing;
 mod intake;
 mod link;
-pub mod metrics;
 mod problem;
 pub mod store;
 
@@ -31,7 +30,6 @@ pub use self::{
     api::{StateApi, router},
     condition::Condition,
     link::{DEFAULT_BUDGET, InvalidRedisUrl, Unavailable},
-    metrics::StoreMetrics,
     store::{Deleted, Entry, Put, Store},
 };
 

@@ -6,7 +6,6 @@
 
 mod certificate;
 mod certificates;
-pub(crate) mod metrics;
 pub(crate) mod watch;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -18,9 +17,9 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 pub use self::{
     certificate::{BadCertificate, Certificate},
     certificates::Certificates,
-    metrics::TlsMetrics,
     watch::Served,
 };
+use crate::metrics::TlsMetrics;
 
 /// How long a handshake may take: a client is 2 round trips away from its end.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

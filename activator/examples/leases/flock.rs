@@ -10,8 +10,8 @@ use anyhow::{Context as _, ensure};
 use pilotlight_activator::{
     function::{FunctionState, Pokes, Process},
     index::{Domains, Index, ToProbe},
-    metrics::Metrics,
-    peer::{Event, PeerMetrics, PeerPod, Peers, SILENCE},
+    metrics::{Metrics, PeerMetrics},
+    peer::{Event, PeerPod, Peers, SILENCE},
 };
 use pilotlight_crds::{Function, FunctionKey, FunctionSpec, FunctionStatus, Keys, ObservedPod};
 use prometheus::Registry;

@@ -16,7 +16,7 @@ pub struct MetricDoc {
 }
 
 /// The parts of a [`MetricDoc`], in its order.
-pub(crate) const fn doc(
+pub(super) const fn doc(
     name: &'static str,
     kind: &'static str,
     labels: &'static [&'static str],
@@ -26,12 +26,12 @@ pub(crate) const fn doc(
 }
 
 /// How a metric is made.
-pub(crate) fn opts(doc: MetricDoc) -> Opts {
+pub(super) fn opts(doc: MetricDoc) -> Opts {
     Opts::new(doc.name, doc.help)
 }
 
 /// The metric, which the registry shows from now on.
-pub(crate) fn registered<C: Collector + Clone + 'static>(
+pub(super) fn registered<C: Collector + Clone + 'static>(
     registry: &Registry,
     metric: C,
 ) -> prometheus::Result<C> {

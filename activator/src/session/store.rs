@@ -26,7 +26,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use redis::{FromRedisValue, Script, ScriptInvocation};
 
-use super::{Condition, InvalidRedisUrl, SessionRef, StoreMetrics, Unavailable, link::Link};
+use super::{Condition, InvalidRedisUrl, SessionRef, Unavailable, link::Link};
+use crate::metrics::StoreMetrics;
 
 static GET: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/get.lua")));
 static VISIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/visit.lua")));

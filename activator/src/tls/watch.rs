@@ -11,7 +11,8 @@ use kube::{
 use prometheus::IntCounter;
 use tokio::sync::watch;
 
-use super::{BadCertificate, Certificate, Certificates, TlsMetrics};
+use super::{BadCertificate, Certificate, Certificates};
+use crate::metrics::TlsMetrics;
 
 /// What a watch keeps up to date.
 #[derive(Clone, Debug)]

@@ -16,7 +16,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pilotlight_activator::{
     function::ObservedDeployment,
-    peer::{Event, MemberId, PeerMetrics, PeerPod, Peers, SILENCE},
+    metrics::PeerMetrics,
+    peer::{Event, MemberId, PeerPod, Peers, SILENCE},
 };
 use pilotlight_crds::{ColdStart, ColdStartPhases, FunctionKey, FunctionSpec, Keys};
 use prometheus::Registry;

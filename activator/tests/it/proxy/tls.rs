@@ -13,7 +13,10 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use pilotlight_activator::tls::{Certificates, Redirect, Served, Tls, TlsMetrics};
+use pilotlight_activator::{
+    metrics::TlsMetrics,
+    tls::{Certificates, Redirect, Served, Tls},
+};
 use pilotlight_crds::FunctionSpec;
 use prometheus::{Registry, TextEncoder};
 use rcgen::{CertificateParams, Issuer, KeyPair};

@@ -10,7 +10,10 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Method, Request, StatusCode, header::AUTHORIZATION};
 use hyper_util::rt::TokioIo;
-use pilotlight_activator::session::{DEFAULT_BUDGET, StateApi, Store, StoreMetrics, router};
+use pilotlight_activator::{
+    metrics::StoreMetrics,
+    session::{DEFAULT_BUDGET, StateApi, Store, router},
+};
 use pilotlight_crds::{FunctionKey, Keys, SessionId};
 use prometheus::Registry;
 use tokio::net::TcpStream;

@@ -11,8 +11,9 @@ use std::{
 };
 
 use hyper::StatusCode;
-use pilotlight_activator::session::{
-    Condition, DEFAULT_BUDGET, SessionRef, Store, StoreMetrics, Unavailable,
+use pilotlight_activator::{
+    metrics::StoreMetrics,
+    session::{Condition, DEFAULT_BUDGET, SessionRef, Store, Unavailable},
 };
 use socket2::{Domain, Socket, Type};
 

@@ -2,15 +2,15 @@
 
 use prometheus::{IntCounterVec, IntGauge, Registry};
 
-use crate::metrics::{MetricDoc, doc, opts, registered};
+use super::doc::{MetricDoc, doc, opts, registered};
 
-pub(crate) const LIVE: MetricDoc =
+pub(super) const LIVE: MetricDoc =
     doc("pilotlight_peers", "gauge", &[], "Other activators that this one is in touch with");
-pub(crate) const LEASED: MetricDoc =
+pub(super) const LEASED: MetricDoc =
     doc("pilotlight_leases_held", "gauge", &[], "Slots of pods that this activator has from other owners");
-pub(crate) const LENT: MetricDoc =
+pub(super) const LENT: MetricDoc =
     doc("pilotlight_leases_lent", "gauge", &[], "Slots of pods that this activator, as the owner, has lent");
-pub(crate) const REFUSED: MetricDoc = doc(
+pub(super) const REFUSED: MetricDoc = doc(
     "pilotlight_peer_refused_total",
     "counter",
     &["reason"],

@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Registry};
 
-use crate::metrics::{MetricDoc, doc, opts, registered};
+use super::doc::{MetricDoc, doc, opts, registered};
 
-pub(crate) const OPERATIONS: MetricDoc = doc(
+pub(super) const OPERATIONS: MetricDoc = doc(
     "pilotlight_state_operations_total",
     "counter",
     &["operation", "outcome"],
     "Operations on sessions in Redis, by outcome",
 );
-pub(crate) const SECONDS: MetricDoc = doc(
+pub(super) const SECONDS: MetricDoc = doc(
     "pilotlight_state_operation_seconds",
     "histogram",
     &["operation"],
     "Time that operations in Redis took",
 );
-pub(crate) const REDIS_UP: MetricDoc =
+pub(super) const REDIS_UP: MetricDoc =
     doc("pilotlight_state_redis_up", "gauge", &[], "1 while Redis answers, 0 while it is away");
 
 /// Bounds of the histogram, in seconds: an operation takes a fraction of a millisecond, and at most 0.1 s.
@@ -30,7 +30,7 @@ pub struct StoreMetrics {
     operations: IntCounterVec,
     seconds: HistogramVec,
     /// 1 while Redis answers, 0 while the breaker is open.
-    pub(super) up: IntGauge,
+    pub(crate) up: IntGauge,
 }
 
 impl StoreMetrics {

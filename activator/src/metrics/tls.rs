@@ -2,21 +2,21 @@
 
 use prometheus::{IntCounterVec, IntGaugeVec, Registry};
 
-use crate::metrics::{MetricDoc, doc, opts, registered};
+use super::doc::{MetricDoc, doc, opts, registered};
 
-pub(crate) const HANDSHAKES: MetricDoc = doc(
+pub(super) const HANDSHAKES: MetricDoc = doc(
     "pilotlight_tls_handshakes_total",
     "counter",
     &["result"],
     "TLS handshakes: full, resumed, or why there was none (timeout, left, not-tls, refused, incompatible, no-certificate, broken)",
 );
-pub(crate) const EXPIRY: MetricDoc = doc(
+pub(super) const EXPIRY: MetricDoc = doc(
     "pilotlight_certificate_expiry_seconds",
     "gauge",
     &["secret"],
     "When the certificate that is served expires, in seconds since 1970; 0 while there is none",
 );
-pub(crate) const RELOADS: MetricDoc = doc(
+pub(super) const RELOADS: MetricDoc = doc(
     "pilotlight_certificate_reloads_total",
     "counter",
     &["secret", "result"],
