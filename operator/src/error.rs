@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use crate::watch::NotListed;
+/// The watches ended before they had listed what there is.
+#[derive(Debug, thiserror::Error)]
+#[error("the watches ended before they had listed what there is")]
+pub(crate) struct NotListed;
 
 /// A reconciliation that could not be finished.
 #[derive(Debug, thiserror::Error)]

@@ -25,7 +25,10 @@ use pilotlight_crds::{Function, FunctionKey, PodTrouble, key::function_of, names
 use serde::de::DeserializeOwned;
 use tokio::sync;
 
-use crate::{error::chain, metrics::Metrics};
+use crate::{
+    error::{NotListed, chain},
+    metrics::Metrics,
+};
 
 /// What the watches know.
 pub(crate) struct Stores {
@@ -35,11 +38,6 @@ pub(crate) struct Stores {
     pub pods: Store<Pod>,
     listed: sync::watch::Receiver<bool>,
 }
-
-/// The watches ended before they had listed what there is.
-#[derive(Debug, thiserror::Error)]
-#[error("the watches ended before they had listed what there is")]
-pub(crate) struct NotListed;
 
 impl Stores {
     /// Stores that are being filled. Needs a Tokio runtime.

@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::verify::executable;
+use crate::cargo::executable;
 use crate::{paths, run};
 
 /// Time for each target. It is not for finding everything: what a change breaks shows soon, as the seeds lead to

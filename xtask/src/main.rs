@@ -2,6 +2,7 @@
 //! here, so that people and automation do the same thing.
 
 mod bench;
+mod cargo;
 mod cli;
 mod cluster;
 mod codegen;

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde_json::Value;
 
+use crate::cargo::executable;
 use crate::fuzz::{self, FuzzArgs};
 use crate::site::{Site, SiteArgs};
 use crate::steps::Steps;
@@ -129,28 +129,6 @@ fn end_to_end_tests() -> Result<PathBuf> {
     executable(&run::printed(&mut cargo)?, "e2e").context("cargo names no end-to-end test program")
 }
 
-/// The program of a target that cargo's messages name.
-pub(crate) fn executable(messages: &str, target: &str) -> Option<PathBuf> {
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    messages
-        .filter(|message| message["target"]["name"] == target)
-        .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
-}
-
 fn cargo(arguments: &str) -> Result<()> {
     run::run(Command::new("cargo").current_dir(paths::workspace()).args(arguments.split(' ')))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_test_program_is_found_among_cargos_messages() {
-        let messages = r#"{"target":{"name":"pilotlight_tests"},"profile":{"test":false},"executable":null}
-{"target":{"name":"e2e"},"profile":{"test":true},"executable":"/target/e2e-1"}
-{"reason":"build-finished","success":true}"#;
-        assert_eq!(executable(messages, "e2e"), Some("/target/e2e-1".into()));
-        assert_eq!(executable("no json", "e2e"), None);
-    }
 }

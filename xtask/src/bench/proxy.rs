@@ -23,8 +23,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::{interrupt, paths, run, tools};
-use driver::{Driver, Order};
-use loads::{CALIBRATION, Load};
+use driver::Driver;
+use loads::{CALIBRATION, Load, Order};
 use peers::{Peer, Site};
 use pinned::First;
 use results::Results;

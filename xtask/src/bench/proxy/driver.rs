@@ -7,21 +7,10 @@ use std::process::{ChildStdin, ChildStdout, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::loads::{Figure, Load};
-use super::peers::{Running, Site};
+use super::loads::{Figure, Load, Order};
+use super::peers::{HOST, Running, Site};
 use super::pinned::Pinned;
 use crate::run;
-
-/// The host that is called, by which the proxies route.
-pub(super) const HOST: &str = "hello.demo";
-
-/// How hard and how long.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Order {
-    /// Rate of a load that has one.
-    pub(super) per_second: f64,
-    pub(super) seconds: f64,
-}
 
 /// What came of one load. What does not apply is NaN.
 #[derive(Debug, Clone, Copy)]

@@ -3,7 +3,6 @@
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::driver::Order;
 use super::peers::Peer;
 
 /// One kind of load. The names are those of the command line.
@@ -40,6 +39,14 @@ pub(super) enum Figure {
     Bytes,
     /// Memory per connection
     Memory,
+}
+
+/// How hard and how long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Order {
+    /// Rate of a load that has one.
+    pub(super) per_second: f64,
+    pub(super) seconds: f64,
 }
 
 /// The load that says what half of HAProxy's throughput is.

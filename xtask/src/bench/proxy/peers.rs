@@ -11,12 +11,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use super::driver::HOST;
 use super::free_address;
 use super::pinned::Pinned;
 use crate::run;
 use crate::tools::Proxies;
 
+/// The host that is called, by which the proxies route.
+pub(super) const HOST: &str = "hello.demo";
 /// How long a peer may take until it answers.
 const START: Duration = Duration::from_secs(20);
 

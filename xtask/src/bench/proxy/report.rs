@@ -5,8 +5,8 @@ use std::iter::repeat;
 
 use anyhow::Result;
 
-use super::driver::{Order, Outcome};
-use super::loads::{Figure, Load};
+use super::driver::Outcome;
+use super::loads::{Figure, Load, Order};
 use super::peers::Peer;
 use super::results::{Results, Spread};
 use crate::bench::docs;
