@@ -1,15 +1,17 @@
 //! Bodies as they cross the proxy: streamed, watched for silence, and bound to what they hold on to.
 //!
-//! - [`request`]: a client's, on its way to a pod; [`progress`]: how far it has come
+//! - [`request`]: a client's, on its way to a pod; [`progress`]: how far it has come; [`supply`]: where it comes from
 //! - [`response`]: a pod's, on its way to a client, or one of our own
 
 mod progress;
 mod request;
 mod response;
+mod supply;
 
 pub use self::response::ResponseBody;
 pub(super) use self::{
     progress::Progress,
     request::RequestBody,
     response::{Bounds, Cut, Source},
+    supply::{KEPT_BODY, Kept},
 };

@@ -15,11 +15,13 @@ use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::Progress;
+use super::{
+    progress::Progress,
+    supply::{Kept, Supply},
+};
 use crate::proxy::{
     client::{MinRate, Pace},
     expect::Gate,
-    pod::repeat::{Kept, Supply},
 };
 
 /// A client's body on its way to a pod.

@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
-use super::Progress;
+use super::progress::Progress;
 use crate::{
     function::Slot,
     proxy::{
