@@ -3,6 +3,10 @@
 //! A function is looked at when something happened that can matter (a poke) and, while time alone can
 //! change the answer, every second. Deciding is pure ([`decide()`]); orders go out in tasks of their own,
 //! one at a time per revision, so that a slow API server delays no other function.
+//!
+//! - [`policy`]: how a function is to be scaled; [`window`]: what its load was
+//! - [`decide()`]: how many replicas that makes
+//! - [`scale`]: the orders
 
 mod decide;
 mod policy;

@@ -1,5 +1,5 @@
-//! Every metric of the activator: name, unit and labels in one table, from which the registration and
-//! `docs/metrics.md` are made.
+//! START HERE (metrics): every one of the activator with name, unit and labels in one table, from which the
+//! registration and `docs/metrics.md` are made.
 //!
 //! - here: requests, functions and the process
 //! - [`peer`], [`session`], [`tls`]: what only those parts count

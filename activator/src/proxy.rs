@@ -6,7 +6,7 @@
 //! - [`client`]: clients' connections: accepted, kept strict, bounded, and ended in order
 //! - [`pod`]: connections to pods, and one attempt to have one of them answer
 //! - here: what joins the two. What is asked: [`strict`], [`host`], [`path`], [`request`], [`headers`], [`origin`],
-//!   [`sessions`], [`trace`], [`expect`], [`upgrade`]. What is answered: [`respond`], [`grpc`], [`interim`],
+//!   [`sessions`], [`trace`], [`expect`], [`upgrade`]. What is answered: [`respond()`], [`grpc`], [`interim`],
 //!   [`timing`]. What flows: [`body`], [`tunnel`], over [`tcp`]
 
 mod body;
