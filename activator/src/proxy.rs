@@ -4,10 +4,10 @@
 //! response's body: whatever ends the body gives the slot back.
 //!
 //! - [`client`]: clients' connections: accepted, kept strict, bounded, and ended in order
-//! - [`pod`]: connections to pods, and one attempt to have one of them answer
-//! - here: what joins the two. What is asked: [`strict`], [`host`], [`path`], [`request`], [`headers`], [`origin`],
-//!   [`sessions`], [`trace`], [`expect`], [`upgrade`]. What is answered: [`respond()`], [`grpc`], [`interim`],
-//!   [`timing`]. What flows: [`body`], [`tunnel`], over [`tcp`]
+//! - [`pod`]: a request is offered to pods until one takes it, over connections of ours
+//! - here: what joins the two. Where to: [`route`]. What is asked: [`strict`], [`host`], [`path`], [`request`],
+//!   [`headers`], [`origin`], [`sessions`], [`trace`], [`expect`], [`upgrade`]. What is answered: [`respond()`],
+//!   [`grpc`], [`interim`], [`timing`]. What flows: [`body`], [`tunnel`], over [`tcp`]
 
 mod body;
 mod client;
@@ -23,6 +23,7 @@ mod path;
 mod pod;
 mod request;
 mod respond;
+mod route;
 mod sessions;
 mod strict;
 mod tcp;
@@ -33,19 +34,15 @@ mod upgrade;
 
 use std::{sync::Arc, time::Instant};
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, uri::PathAndQuery};
-use pilotlight_crds::UrlScheme;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 
 use self::{
     body::RequestBody,
     grpc::Call,
-    pod::{
-        Answer, Failure, Terms, forward,
-        repeat::{self, Spare},
-    },
+    pod::{Terms, send},
     request::{in_memory, to_pod},
     respond::{Asked, ProxyError, respond},
-    timing::Timing,
+    route::Routed,
     trace::Trace,
     upgrade::Upgrade,
 };
@@ -63,16 +60,12 @@ pub(crate) use self::{
     pod::{DIAL_TIMEOUT, adopt},
 };
 use crate::{
-    function::{Acquired, FunctionState, PodRef, Process, Timeouts, Wish},
+    function::{FunctionState, Process, Timeouts, Wish},
     index::SharedRoutes,
     memory::{Shortage, cost},
     metrics::{Metrics, Source},
-    probe,
     tls::Redirect,
 };
-
-/// How many pods a request is offered to before we say that none could be connected to.
-const ATTEMPTS: usize = 3;
 
 /// What every request needs.
 #[derive(Debug)]
@@ -95,18 +88,6 @@ pub struct Proxy {
     pub redirect: Option<Redirect>,
     /// Upgraded connections.
     pub tunnels: Tunnels,
-}
-
-/// A request whose function is known.
-struct Routed<'a> {
-    function: Arc<FunctionState>,
-    host: Option<HeaderValue>,
-    peer: &'a Peer,
-    /// How the client has come to us, or to a proxy in front that we trust.
-    scheme: UrlScheme,
-    asked: Asked,
-    strip: usize,
-    began: Instant,
 }
 
 impl Proxy {
@@ -156,45 +137,6 @@ impl Proxy {
         let bytes = cost::REQUEST + if http2 { headers * cost::HEADER } else { 0 };
         // A stream that waited would itself be what there is no memory for.
         memory.take(bytes) || !http2 && Box::pin(memory.take_soon(bytes)).await
-    }
-
-    fn route<'a>(
-        &self,
-        request: &Request<RequestBody>,
-        peer: &'a Peer,
-        asked: Asked,
-        began: Instant,
-    ) -> Result<Routed<'a>, ProxyError> {
-        let host = strict::check(request)?;
-        let path = request.uri().path();
-        let name = host.as_ref().map(host::name).unwrap_or_default();
-        let scheme = peer.scheme(request.headers());
-        self.check_connection(request, peer, scheme, &name)?;
-        let routes = self.routes.load();
-        let found = routes.find(&name, path);
-        let (function, strip) = match found {
-            Some(routed) => (Arc::clone(routed.target), routed.strip),
-            None => return Err(ProxyError::NotFound { host: name.into_owned(), path: path.to_owned() }),
-        };
-        Ok(Routed { function, host, peer, scheme, asked, strip, began })
-    }
-
-    /// Whether a request for this host may come on this connection.
-    fn check_connection(
-        &self,
-        request: &Request<RequestBody>,
-        peer: &Peer,
-        scheme: UrlScheme,
-        host: &str,
-    ) -> Result<(), ProxyError> {
-        if let Some(tls) = &peer.tls {
-            return Ok(tls.check(request.version() == Version::HTTP_2, host)?);
-        }
-        let Some(redirect) = self.redirect.as_ref().filter(|_| scheme == UrlScheme::Http) else {
-            return Ok(());
-        };
-        let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-        redirect.location(host, target).map_or(Ok(()), |to| Err(ProxyError::HttpsOnly(to)))
     }
 
     async fn answer_routed(
@@ -260,124 +202,6 @@ fn rate_of(rate: MinRate, headers: &HeaderMap, timeouts: &Timeouts) -> MinRate {
     let grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     let bytes_per_second = if grpc { 0 } else { rate.bytes_per_second };
     MinRate { bytes_per_second, stall: timeouts.idle, ..rate }
-}
-
-/// What is left to say of a slot once it has gone with the response.
-struct Served {
-    timing: Timing,
-    at: Instant,
-    cold: bool,
-    unasked: bool,
-    pod: PodRef,
-}
-
-impl Served {
-    /// Tells the client where its time went.
-    fn annotate(&self, headers: &mut HeaderMap) {
-        self.timing.tell(headers);
-        let Some(held) = self.timing.hold else { return };
-        let millis = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);
-        headers.insert(headers::HELD_MS, HeaderValue::from(millis));
-        if self.cold {
-            headers.insert(headers::COLD_START, HeaderValue::from_static("true"));
-        }
-    }
-}
-
-/// Offers a request to pods until one takes it.
-async fn send(
-    routed: &Routed<'_>,
-    mut wish: Wish<'_>,
-    mut request: Box<Request<RequestBody>>,
-    terms: &mut Terms<'_>,
-) -> Result<(Response<ResponseBody>, Served), ProxyError> {
-    let Routed { function, began, .. } = routed;
-    let mut last = None;
-    let until = || *began + function.config().hold_timeout;
-    let mut left = ATTEMPTS;
-    loop {
-        let acquired = acquire(function, wish, terms.call).await;
-        let Acquired { slot, held, cold } = acquired.map_err(|error| graver(last.take(), error))?;
-        if let Some(held) = held {
-            function.metrics.hold.observe(held.as_secs_f64());
-            if let Some(call) = terms.call {
-                call.shorten(request.headers_mut(), Instant::now());
-            }
-        }
-        let pod = slot.pod().clone();
-        left -= 1;
-        let spare = if left > 0 { repeat::keep(&mut request) } else { None };
-        let error = match forward(slot, request, terms).await {
-            Ok(Answer { response, connect, at, first_byte, unasked }) => {
-                function.first_byte(&pod, at);
-                function.retries.pay_in();
-                let timing = Timing { hold: held, connect, first_byte };
-                return Ok((response, Served { timing, at, cold, unasked, pod }));
-            }
-            Err(Failure::Final(error)) => return Err(error),
-            Err(Failure::Overdue(error)) => {
-                // It is used no longer if it has answered nobody else, and there is another pod.
-                let elsewhere = !function.uses(&pod) && Instant::now() < *began + terms.timeouts.total;
-                let Some(again) = again(function, spare.filter(|_| elsewhere)) else { return Err(error) };
-                (request, last) = (again, Some(error));
-                wish = Wish { pod: None, until: Some(until()), ..wish };
-                function.metrics.retries.inc();
-                continue;
-            }
-            Err(Failure::NoContact(unsent, why)) => {
-                // Costs no attempt: with one pod on a busy node there is nothing better to do.
-                (request, left) = (unsent, left + 1);
-                ProxyError::Connect(why)
-            }
-            Err(Failure::NotSent(unsent, why)) => {
-                request = unsent;
-                ProxyError::Connect(why)
-            }
-            Err(Failure::Unanswered(why)) => {
-                let error = ProxyError::Broken(why);
-                let Some(again) = again(function, spare) else { return Err(error) };
-                request = again;
-                error
-            }
-        };
-        let (error, until) = (graver(last.take(), error), until());
-        if left == 0 || Instant::now() >= until {
-            return Err(error);
-        }
-        function.metrics.retries.inc();
-        probe::set_aside(function, &pod);
-        tracing::debug!(function = %function.key, pod = pod.name, %error, "a request goes to another pod");
-        last = Some(error);
-        wish = Wish { pod: None, until: Some(until), ..wish };
-    }
-}
-
-/// What is said of a request in the end: if a pod has seen it, what that made of it.
-fn graver(before: Option<ProxyError>, error: ProxyError) -> ProxyError {
-    before.filter(|before| before.verdict().reached_pod).unwrap_or(error)
-}
-
-/// A request again that a pod may have seen, if that is allowed and within the function's budget.
-fn again(function: &FunctionState, spare: Option<Spare>) -> Option<Box<Request<RequestBody>>> {
-    spare.and_then(Spare::request).filter(|_| function.retries.spend()).map(Box::new)
-}
-
-/// Takes a slot or waits for one; a gRPC call no longer than its client does.
-async fn acquire(
-    function: &Arc<FunctionState>,
-    wish: Wish<'_>,
-    call: Option<Call>,
-) -> Result<Acquired, ProxyError> {
-    match call.and_then(|call| call.deadline) {
-        None => Ok(function.acquire(wish).await?),
-        // On the heap: every request's future would have room for it.
-        Some(deadline) => {
-            match Box::pin(tokio::time::timeout_at(deadline.into(), function.acquire(wish))).await {
-                Ok(acquired) => Ok(acquired?),
-                Err(_) => Err(ProxyError::Deadline { reached_pod: false }),
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,19 +1,16 @@
 //! START HERE (pods): the connections to them, and one request on one of them.
 //!
-//! [`forward()`] sends a request on a [`connection`]: one from the pod's [`pool`], or a new one ([`connect`]).
-//! [`repeat`] says whether another pod may get it too.
+//! [`send()`] offers a request to pods until one takes it. [`forward`] is one attempt, on a [`connection`]: one from
+//! the pod's [`pool`], or a new one ([`connect`]). [`repeat`] says whether another pod may get what one has seen.
 
 mod clock;
 mod connect;
 mod connection;
 mod forward;
 mod pool;
-pub(super) mod repeat;
+mod repeat;
+mod send;
 
 pub(crate) use self::connect::{DIAL_TIMEOUT, adopt};
 pub use self::pool::Pool;
-pub(super) use self::{
-    connect::reset,
-    connection::Connection,
-    forward::{Answer, Failure, Terms, forward},
-};
+pub(super) use self::{connect::reset, connection::Connection, forward::Terms, send::send};

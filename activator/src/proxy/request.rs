@@ -8,12 +8,12 @@ use pilotlight_crds::Protocol;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Routed,
     body::RequestBody,
     client::MinRate,
     expect, headers,
     interim::{self, Interim},
     respond::ProxyError,
+    route::Routed,
 };
 
 /// Bytes of a held request's body that its connection may have buffered already.

@@ -32,7 +32,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 /// Why an attempt failed.
 #[derive(Debug)]
-pub(in crate::proxy) enum Failure {
+pub(super) enum Failure {
     /// Nothing of the request was sent: it can go to another pod.
     NotSent(Box<Request<RequestBody>>, String),
     /// The same, and nobody refused anything: the pod did not answer the dial in time, or has just ended.
@@ -80,21 +80,21 @@ impl Terms<'_> {
 
 /// A pod's answer, and what it took to get it.
 #[derive(Debug)]
-pub(in crate::proxy) struct Answer {
-    pub(in crate::proxy) response: Response<ResponseBody>,
+pub(super) struct Answer {
+    pub(super) response: Response<ResponseBody>,
     /// Time to connect; `None`: there was a connection.
-    pub(in crate::proxy) connect: Option<Duration>,
+    pub(super) connect: Option<Duration>,
     /// When the response's head had come.
-    pub(in crate::proxy) at: Instant,
+    pub(super) at: Instant,
     /// Until then, from the request's way to the pod.
-    pub(in crate::proxy) first_byte: Duration,
+    pub(super) first_byte: Duration,
     /// Whether the pod answered without having asked for the body that waits for that.
-    pub(in crate::proxy) unasked: bool,
+    pub(super) unasked: bool,
 }
 
 /// Sends a request to the pod of a slot and waits for the head of the response. The slot goes with the
 /// response's body.
-pub(in crate::proxy) async fn forward(
+pub(super) async fn forward(
     slot: Slot,
     request: Box<Request<RequestBody>>,
     terms: &mut Terms<'_>,

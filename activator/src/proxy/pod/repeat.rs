@@ -12,7 +12,7 @@ use crate::proxy::body::{KEPT_BODY, Kept, RequestBody};
 
 /// What is kept of a request so that it can be sent again.
 #[derive(Debug)]
-pub(in crate::proxy) struct Spare {
+pub(super) struct Spare {
     method: Method,
     uri: Uri,
     version: Version,
@@ -22,7 +22,7 @@ pub(in crate::proxy) struct Spare {
 }
 
 /// Keeps what is needed to send a request again, if that is allowed at all. Costs a copy of the head.
-pub(in crate::proxy) fn keep(request: &mut Request<RequestBody>) -> Option<Spare> {
+pub(super) fn keep(request: &mut Request<RequestBody>) -> Option<Spare> {
     let idempotent = matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
@@ -43,7 +43,7 @@ pub(in crate::proxy) fn keep(request: &mut Request<RequestBody>) -> Option<Spare
 
 impl Spare {
     /// The request again; `None` if its body had not been sent to its end, for the rest of it is lost.
-    pub(in crate::proxy) fn request(self) -> Option<Request<RequestBody>> {
+    pub(super) fn request(self) -> Option<Request<RequestBody>> {
         let body = match self.body {
             None => RequestBody::empty(),
             Some(kept) => RequestBody::again(kept.take()?),
