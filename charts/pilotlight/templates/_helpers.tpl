@@ -52,17 +52,31 @@ affinity:
 {{- end }}
 {{- end }}
 
-{{- /* Spreads the replicas of a component over nodes and zones. Takes [context, component]. */}}
+{{- /* Spreads the replicas of a component over nodes; and over zones, unless its values say where they may run.
+       Zones are not a second topologySpreadConstraint: the scheduler takes no account of a node that lacks the label
+       of any of them, so that without zones nothing would be spread at all.
+       Takes [context, component, component's values]. */}}
 {{- define "pilotlight.spread" -}}
 {{- $selector := include "pilotlight.selector" . -}}
-{{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
-- maxSkew: 1
-  topologyKey: {{ . }}
-  whenUnsatisfiable: ScheduleAnyway
-  labelSelector:
-    matchLabels:
-      {{- $selector | nindent 6 }}
-  matchLabelKeys: [pod-template-hash]
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- $selector | nindent 8 }}
+    matchLabelKeys: [pod-template-hash]
+{{- if not (index . 2).affinity }}
+affinity:
+  podAntiAffinity:
+    preferredDuringSchedulingIgnoredDuringExecution:
+      - weight: 100
+        podAffinityTerm:
+          topologyKey: topology.kubernetes.io/zone
+          labelSelector:
+            matchLabels:
+              {{- $selector | nindent 14 }}
+          matchLabelKeys: [pod-template-hash]
 {{- end }}
 {{- end }}
 
