@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Pod, Secret},
+    core::v1::{Node, Pod, Secret},
 };
 use kube::{
     Api, ResourceExt,
@@ -13,10 +13,14 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::{Cluster, NAMESPACE, await_condition, kubectl, machinery};
+use crate::{Cluster, NAMESPACE, await_condition, kubectl, machinery, scope};
 
-/// A restarted activator first serves for 5 s more, then waits up to 30 s for requests in flight.
+/// A restarted activator first serves for 5 s more, then waits up to 60 s for requests in flight.
 const ROLLOUT: Duration = Duration::from_secs(90);
+/// After the API server was away, a kubelet's watch of its node is back within a minute, for so long it pauses; only
+/// then it sees that it has to say that the node is ready.
+const CALM: Duration = Duration::from_secs(180);
+const COMPONENTS: [&str; 3] = ["operator", "activator", "redis"];
 const ACTIVATOR: &str = "pilotlight-activator";
 const REDIS: &str = "pilotlight-redis";
 
@@ -59,6 +63,41 @@ pub async fn await_rollout(cluster: &Cluster, component: &str) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// Waits until nothing goes on of what tests did: all nodes are ready, Pilotlight has the pods that it should have
+/// and no others, and tests have none.
+///
+/// # Errors
+/// When that does not come.
+pub async fn await_calm() -> Result<()> {
+    let cluster = Cluster::connect().await?;
+    for component in COMPONENTS {
+        await_rollout(&cluster, component).await?;
+    }
+    await_condition(CALM, "the cluster is calm", async || {
+        let all = ListParams::default();
+        let left = Api::<Pod>::all(cluster.client.clone()).list(&all).await?;
+        let left: Vec<_> = left.iter().filter(|pod| is_left(pod)).map(ResourceExt::name_any).collect();
+        ensure!(left.is_empty(), "there still are {left:?}");
+        let nodes = Api::<Node>::all(cluster.client.clone()).list(&all).await?;
+        let away: Vec<_> = nodes.iter().filter(|node| !is_ready(node)).map(ResourceExt::name_any).collect();
+        ensure!(away.is_empty(), "nodes that are not ready: {away:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Whether a pod is a test's, or one of Pilotlight's that is about to end.
+fn is_left(pod: &Pod) -> bool {
+    let namespace = pod.namespace().unwrap_or_default();
+    let ends = pod.metadata.deletion_timestamp.is_some();
+    namespace.starts_with(&scope::prefix()) || namespace == NAMESPACE && ends
+}
+
+fn is_ready(node: &Node) -> bool {
+    let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// Takes Redis away for as long as `during` takes; it is back afterwards, whatever came of that.

@@ -20,7 +20,7 @@ use pilotlight_crds::{Function, names};
 use serde_json::{Value, json};
 use tokio::sync::RwLock;
 
-use crate::{Caller, Cluster, await_condition, objects};
+use crate::{Caller, Cluster, NAMESPACE, await_condition, faults::await_calm, objects};
 
 /// Who applies the objects of tests.
 const MANAGER: &str = "pilotlight-tests";
@@ -51,13 +51,17 @@ pub async fn scoped(test: impl AsyncFnOnce(&Scope) -> Result<()>) -> Result<()> 
     in_namespace(test).await
 }
 
-/// Like [`scoped`], for a test that disturbs all functions: no other runs beside it.
+/// Like [`scoped`], for a test that disturbs all functions: no other runs beside it, and what it did is over
+/// when the next one begins.
 ///
 /// # Errors
-/// Those of the test.
+/// Those of the test, or when the cluster is not as it was.
 pub async fn disruptive(test: impl AsyncFnOnce(&Scope) -> Result<()>) -> Result<()> {
     let _alone = QUIET.write().await;
-    in_namespace(test).await
+    // The pods of earlier tests take their time to end.
+    await_calm().await?;
+    let outcome = in_namespace(test).await;
+    outcome.and(await_calm().await)
 }
 
 async fn in_namespace(test: impl AsyncFnOnce(&Scope) -> Result<()>) -> Result<()> {
@@ -73,6 +77,11 @@ async fn in_namespace(test: impl AsyncFnOnce(&Scope) -> Result<()>) -> Result<()
     }
 }
 
+/// How the names of this process' namespaces begin.
+pub(crate) fn prefix() -> String {
+    format!("e2e-{:x}-", std::process::id())
+}
+
 impl Scope {
     /// Makes a namespace that nobody else uses. Pod Security `restricted` is enforced in it, as careful
     /// administrators do.
@@ -83,7 +92,7 @@ impl Scope {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let cluster = Cluster::connect().await?;
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let namespace = format!("e2e-{:x}-{count}", std::process::id());
+        let namespace = format!("{}{count}", prefix());
         let object = serde_json::from_value(json!({
             "metadata": {
                 "name": namespace,
@@ -120,7 +129,7 @@ impl Scope {
         .await
     }
 
-    /// Prints what there is, for whoever reads of a failure.
+    /// Prints what there is, and what Pilotlight says, for whoever reads of a failure.
     async fn explain(&self) {
         let namespace = self.namespace.as_str();
         for arguments in [
@@ -134,6 +143,7 @@ impl Scope {
                 namespace,
             ],
             &["get", "events", "--sort-by=.metadata.creationTimestamp", "-n", namespace],
+            &["logs", "-l", "app.kubernetes.io/name=pilotlight", "--prefix", "--tail=40", "-n", NAMESPACE],
         ] {
             let shown = crate::kubectl(arguments).await;
             eprintln!(
@@ -165,14 +175,34 @@ impl Scope {
             .with_context(|| format!("applying {name}"))
     }
 
-    /// Applies a Function and waits until it can be called.
+    /// Applies a Function and waits until it can be called at any activator.
     ///
     /// # Errors
     /// When that does not come.
     pub async fn deploy(&self, name: &str, spec: Value) -> Result<Caller> {
         self.apply(name, spec).await?;
-        self.routable(name).await?;
+        let function = self.routable(name).await?;
+        self.known(&function).await?;
         self.caller(name).await
+    }
+
+    /// Waits until every activator knows which revision of a Function serves: each hears of it by itself, and not
+    /// before the operator has said so.
+    async fn known(&self, function: &Function) -> Result<()> {
+        let name = format!("{}/{}", self.namespace, function.name_any());
+        let serving = objects::revision(function);
+        await_condition(ROUTABLE, &format!("all activators know {name}"), async || {
+            for page in self.cluster.admin("activator", "/debug/functions").await? {
+                let functions: Vec<Value> = serde_json::from_str(&page)?;
+                let known = functions.iter().find(|known| known["function"] == name.as_str());
+                ensure!(
+                    known.is_some_and(|known| known["serving"].as_str() == serving.as_deref()),
+                    "{known:?}"
+                );
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Waits until the operator has done what the present spec asks for.

@@ -1,4 +1,4 @@
-//! What `helm upgrade` and `helm uninstall` change, and what they leave.
+//! What `helm upgrade`, `helm rollback` and `helm uninstall` change, and what they leave.
 
 use std::{path::Path, time::Duration};
 
@@ -8,11 +8,11 @@ use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::Api;
-use pilotlight_crds::Function;
 use pilotlight_tests::{
-    Cluster, Load, NAMESPACE, await_condition, disruptive, faults::await_rollout, helm, image, objects::hello,
+    Cluster, Load, NAMESPACE, Scope, await_condition, disruptive, faults::await_rollout, helm, image,
+    objects::hello,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::sessions::{cart, cart_spec, fill_cart};
 use crate::support::{SECONDS, START, expect_ok};
@@ -33,13 +33,41 @@ async fn keys(cluster: &Cluster) -> Result<Vec<u8>> {
     Ok(secret.data.and_then(|mut data| data.remove("keys")).context("no keys")?.0)
 }
 
-pub(crate) async fn upgrade(settings: &[&str]) -> Result<()> {
+async fn upgrade(cluster: &Cluster, settings: &[&str]) -> Result<()> {
     let chart = chart()?;
     let mut arguments = vec!["upgrade", RELEASE, &chart, "-n", NAMESPACE, "--reuse-values", "--wait"];
     for setting in settings {
         arguments.extend(["--set", setting]);
     }
-    helm(&arguments).await.map(drop)
+    helm(&arguments).await?;
+    rolled_out(cluster).await
+}
+
+async fn rolled_out(cluster: &Cluster) -> Result<()> {
+    for component in COMPONENTS {
+        await_rollout(cluster, component).await?;
+    }
+    Ok(())
+}
+
+/// Upgrades to other settings for as long as `during` takes; then the release is what it was before, whatever came
+/// of that.
+pub(crate) async fn with_settings(
+    cluster: &Cluster,
+    settings: &[&str],
+    during: impl AsyncFnOnce() -> Result<()>,
+) -> Result<()> {
+    let status = helm(&["status", RELEASE, "-n", NAMESPACE, "-o", "json"]).await?;
+    let status: Value = serde_json::from_str(&status)?;
+    let version = status["version"].as_u64().context("helm names no version")?.to_string();
+    let outcome = match upgrade(cluster, settings).await {
+        Ok(()) => during().await,
+        Err(error) => Err(error),
+    };
+    // Not by setting the opposite: some values cannot be put back by a setting.
+    helm(&["rollback", RELEASE, &version, "-n", NAMESPACE, "--wait"]).await?;
+    rolled_out(cluster).await?;
+    outcome
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,19 +79,11 @@ async fn an_upgrade_keeps_keys_and_sessions_and_fails_no_request() -> Result<()>
         scope.await_pods("hello", 1, START).await?;
         let (old_keys, cookie) = (keys(cluster).await?, fill_cart(&carts, None, "tea").await?);
         let load = Load::new(&caller, "/", 40.0).start();
-        let upgraded = async {
-            // A setting that gives operator and activator new pods, and is put back after.
-            upgrade(&["logLevel=debug"]).await?;
-            await_rollout(cluster, "activator").await?;
-            await_rollout(cluster, "operator").await?;
-            upgrade(&["logLevel=info"]).await?;
-            await_rollout(cluster, "activator").await?;
-            await_rollout(cluster, "operator").await
-        }
-        .await;
+        // A setting that gives operator and activator new pods.
+        let upgraded = with_settings(cluster, &["logLevel=debug"], async || Ok(())).await;
         let report = load.stop().await?;
         upgraded?;
-        println!("two upgrades: {report}");
+        println!("an upgrade and a rollback: {report}");
         report.all_answered()?;
         ensure!(keys(cluster).await? == old_keys, "the keys are new");
         ensure!(cart(&carts, &cookie).await? == json!({ "tea": 2 }), "the session is gone");
@@ -84,14 +104,12 @@ async fn an_uninstall_leaves_functions_and_a_new_install_serves_them() -> Result
             .await?;
         let values = file.to_string_lossy().into_owned();
         helm(&["uninstall", RELEASE, "-n", NAMESPACE, "--wait"]).await?;
-        let left = left_behind(&scope.cluster).await;
+        let left = left_behind(scope).await;
         // Whatever was found: others need Pilotlight.
         let chart = chart()?;
         helm(&["install", RELEASE, &chart, "-n", NAMESPACE, "-f", &values, "--wait"]).await?;
         tokio::fs::remove_file(&file).await?;
-        for component in COMPONENTS {
-            await_rollout(&scope.cluster, component).await?;
-        }
+        rolled_out(&scope.cluster).await?;
         left?;
         ensure!(scope.pod_names("hello").await? == pods, "the function's pods were replaced");
         let again = Cluster::connect().await?;
@@ -109,11 +127,11 @@ async fn an_uninstall_leaves_functions_and_a_new_install_serves_them() -> Result
 }
 
 /// Nothing of Pilotlight but the user's Functions and their definition.
-async fn left_behind(cluster: &Cluster) -> Result<()> {
+async fn left_behind(scope: &Scope) -> Result<()> {
+    let cluster = &scope.cluster;
     let definitions: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
     definitions.get("functions.pilotlight.dev").await.context("the definition of Functions is gone")?;
-    let functions: Api<Function> = Api::all(cluster.client.clone());
-    ensure!(!functions.list(&Default::default()).await?.items.is_empty(), "the Functions are gone");
+    scope.function("hello").await.context("the Function is gone")?;
     await_condition(SECONDS * 3, "Pilotlight's own parts are gone", async || {
         let deployments = cluster.api::<Deployment>(NAMESPACE).list(&Default::default()).await?.items;
         ensure!(deployments.is_empty(), "{} Deployments are left", deployments.len());

@@ -98,7 +98,7 @@ async fn a_broken_image_is_reported_while_the_old_revision_serves() -> Result<()
         let reported = async {
             let began = std::time::Instant::now();
             scope.apply("hello", json!({ "image": "pilotlight.local/no-such-image:dev" })).await?;
-            let reason = scope.await_status("hello", "Healthy", "False", SECONDS).await?;
+            let reason = scope.await_status("hello", "Healthy", "False", START).await?;
             println!("a broken image was reported as {reason} after {:?}", began.elapsed());
             ensure!(["ErrImagePull", "ImagePullBackOff"].contains(&reason.as_str()), "{reason}");
             scope.await_event("hello", &["ErrImagePull", "ImagePullBackOff"], SECONDS).await?;

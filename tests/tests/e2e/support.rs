@@ -48,14 +48,7 @@ impl Whoami {
     }
 }
 
-/// Asks whoever answers at `caller`.
-pub(crate) async fn whoami(caller: &Caller) -> Result<Whoami> {
-    let reply = caller.get("/whoami").await?;
-    expect_ok(&reply)?;
-    Whoami::read(&reply.text())
-}
-
-/// Asks one pod, past Pilotlight.
+/// Asks one pod who it is, past Pilotlight.
 pub(crate) async fn whoami_of(scope: &Scope, pod: &Pod) -> Result<Whoami> {
     const PORT: u16 = 8080;
     Whoami::read(&scope.cluster.get_from_pod(&scope.namespace, &pod.name_any(), PORT, "/whoami").await?)
