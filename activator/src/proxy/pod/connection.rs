@@ -21,6 +21,7 @@ use hyper::{
     client::conn::{TrySendError, http1, http2},
 };
 use pilotlight_crds::Protocol;
+use tokio::task::AbortHandle;
 
 use super::clock::Clock;
 use crate::proxy::body::RequestBody;
@@ -34,6 +35,8 @@ pub(crate) struct Connection {
     sender: Sender,
     /// `None`: it has a task of its own, or has ended.
     driver: Option<Driver>,
+    /// One that somebody drove at first, and that now drives itself.
+    task: Option<Task>,
     /// For whoever uses it now.
     clock: Clock,
 }
@@ -49,6 +52,17 @@ enum Sender {
 /// Reads and writes while it is polled.
 struct Driver(Pin<Box<dyn Future<Output = ()> + Send>>);
 
+/// A task that ends with the connection: it may wait for a pod that reads nothing, and there nobody would be heard
+/// who no longer wants the rest.
+#[derive(Debug)]
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Driver")
@@ -62,12 +76,12 @@ impl Connection {
         driver: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         let driver = Some(Driver(Box::pin(driver)));
-        Self { sender: Sender::Http1(sender), driver, clock: Clock::default() }
+        Self { sender: Sender::Http1(sender), driver, task: None, clock: Clock::default() }
     }
 
     /// One that has a task.
     pub(super) fn http2(sender: http2::SendRequest<RequestBody>) -> Self {
-        Self { sender: Sender::Http2(sender), driver: None, clock: Clock::default() }
+        Self { sender: Sender::Http2(sender), driver: None, task: None, clock: Clock::default() }
     }
 
     /// The same connection once more, if it carries several requests.
@@ -112,7 +126,7 @@ impl Connection {
         request: Box<Request<RequestBody>>,
         deadline: impl Fn(&Context<'_>) -> Instant,
     ) -> Option<Answered> {
-        let Self { sender, driver, clock } = self;
+        let Self { sender, driver, clock, .. } = self;
         let mut answer = pin!(sender.send(*request));
         let mut sent = false;
         poll_fn(|cx| {
@@ -144,7 +158,14 @@ impl Connection {
         self.clock.poll(deadline, cx)
     }
 
-    /// Gives it a task: nobody need poll for it any longer.
+    /// Gives it a task, for as long as there is this connection: nobody need poll for it any longer.
+    pub(super) fn drive_itself(&mut self) {
+        if let Some(Driver(driver)) = self.driver.take() {
+            self.task = Some(Task(tokio::spawn(driver).abort_handle()));
+        }
+    }
+
+    /// Gives it a task that outlives it: it becomes something else.
     pub(super) fn detach(&mut self) {
         if let Some(Driver(driver)) = self.driver.take() {
             tokio::spawn(driver);

@@ -247,8 +247,10 @@ async fn send(
         Ok(response) => {
             progress.answered();
             // What is left of the request, or of an upgrade, goes on whether or not the client reads.
-            if !progress.ended() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 connection.detach();
+            } else if !progress.ended() {
+                connection.drive_itself();
             }
             Ok((response, connection))
         }

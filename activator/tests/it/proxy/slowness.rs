@@ -1,11 +1,11 @@
 //! Clients that take their time: whoever keeps us waiting too long is let go, and nobody else.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::{Request, Response};
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::body::{Frame, Incoming};
 use pilotlight_activator::proxy::{Limits, MinRate};
 use pilotlight_crds::FunctionSpec;
@@ -203,6 +203,36 @@ async fn who_reads_nothing_of_a_response_is_reset() {
     assert_eq!(bed.reached("slow-reader"), 1);
     let (_, in_order) = rest(&mut stream).await;
     assert!(!in_order, "a reset, never what looks complete");
+}
+
+/// Sends a body for as long as anybody takes it, and reads nothing.
+async fn send_until_cut(bed: &Bed) {
+    let mut stream = TcpStream::connect(bed.addr).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nHost: hello.demo\r\nContent-Length: 99999999999\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let piece = vec![b'x'; 1 << 20];
+    let send = async { while stream.write_all(&piece).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, send).await.expect("the connection is cut");
+}
+
+#[tokio::test]
+async fn a_pod_that_reads_nothing_itself_hears_that_who_reads_nothing_is_gone() {
+    let bed = Bed::with_limits(FunctionSpec::from_image("x"), impatient).await;
+    let busy = Arc::new(());
+    let counted = Arc::clone(&busy);
+    // What it cannot send back it does not read.
+    let echo = move |request: Request<Incoming>| {
+        let busy = Arc::clone(&counted);
+        let frames = BodyStream::new(request.into_body())
+            .scan(busy, |_until_it_is_dropped, frame| std::future::ready(frame.ok().map(Ok)));
+        std::future::ready(Response::new(BodyExt::boxed_unsync(StreamBody::new(frames))))
+    };
+    bed.see(&Pod::serving("a", echo).await);
+    bed.until("the pod answers", |report| report.ready == 1).await;
+    let idle = Arc::strong_count(&busy);
+    send_until_cut(&bed).await;
+    bed.until("the slot is free again", |report| report.in_flight == 0).await;
+    bed.until("the pod has ended it, too", |_| Arc::strong_count(&busy) <= idle).await;
 }
 
 #[tokio::test]
