@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use super::{
     progress::Progress,
     supply::{Kept, Supply},
+    uploads::note_upload,
 };
 use crate::proxy::{
     client::{MinRate, Pace},
@@ -122,6 +123,7 @@ impl Body for RequestBody {
         if let Supply::Nothing = supply {
             return Poll::Ready(None);
         }
+        note_upload(progress);
         if progress.is_abandoned(cx) {
             return Poll::Ready(Some(Err(BodyError::Unwanted(h2::Reason::CANCEL.into()))));
         }

@@ -11,7 +11,10 @@ use pilotlight_crds::Protocol;
 use tokio::net::TcpStream;
 
 use super::connection::Connection;
-use crate::{function::Pod, proxy::tcp::Tcp};
+use crate::{
+    function::Pod,
+    proxy::{body::Uploads, tcp::Tcp},
+};
 
 /// A pod on a healthy network accepts within a millisecond; a dropped SYN is repeated by the kernel
 /// only after a second, which is longer than trying another pod takes, or the same one again.
@@ -130,7 +133,7 @@ pub(crate) async fn adopt(stream: Tcp, protocol: Protocol) -> Result<Connection,
             Ok(Connection::http1(sender, async move { drop(driver.await) }))
         }
         Protocol::H2c => {
-            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            let (sender, connection) = http2::Builder::new(Uploads)
                 .timer(TokioTimer::new())
                 .keep_alive_interval(PING_EVERY)
                 .initial_stream_window_size(STREAM_WINDOW)

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::body::{Frame, Incoming};
 use pilotlight_activator::proxy::{Limits, MinRate};
-use pilotlight_crds::FunctionSpec;
+use pilotlight_crds::{FunctionSpec, Protocol};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -217,22 +217,28 @@ async fn send_until_cut(bed: &Bed) {
 
 #[tokio::test]
 async fn a_pod_that_reads_nothing_itself_hears_that_who_reads_nothing_is_gone() {
-    let bed = Bed::with_limits(FunctionSpec::from_image("x"), impatient).await;
-    let busy = Arc::new(());
-    let counted = Arc::clone(&busy);
-    // What it cannot send back it does not read.
-    let echo = move |request: Request<Incoming>| {
-        let busy = Arc::clone(&counted);
-        let frames = BodyStream::new(request.into_body())
-            .scan(busy, |_until_it_is_dropped, frame| std::future::ready(frame.ok().map(Ok)));
-        std::future::ready(Response::new(BodyExt::boxed_unsync(StreamBody::new(frames))))
-    };
-    bed.see(&Pod::serving("a", echo).await);
-    bed.until("the pod answers", |report| report.ready == 1).await;
-    let idle = Arc::strong_count(&busy);
-    send_until_cut(&bed).await;
-    bed.until("the slot is free again", |report| report.in_flight == 0).await;
-    bed.until("the pod has ended it, too", |_| Arc::strong_count(&busy) <= idle).await;
+    for protocol in [Protocol::Http1, Protocol::H2c] {
+        let bed =
+            Bed::with_limits(FunctionSpec { protocol, ..FunctionSpec::from_image("x") }, impatient).await;
+        let busy = Arc::new(());
+        let counted = Arc::clone(&busy);
+        // What it cannot send back it does not read.
+        let echo = move |request: Request<Incoming>| {
+            let frames = BodyStream::new(request.into_body())
+                .scan(Arc::clone(&counted), |_until_dropped, frame| std::future::ready(frame.ok().map(Ok)));
+            std::future::ready(Response::new(BodyExt::boxed_unsync(StreamBody::new(frames))))
+        };
+        bed.see(&match protocol {
+            Protocol::Http1 => Pod::serving("a", echo).await,
+            Protocol::H2c => Pod::serving_http2("a", echo).await,
+        });
+        bed.until("the pod answers", |report| report.ready == 1).await;
+        let idle = Arc::strong_count(&busy);
+        send_until_cut(&bed).await;
+        bed.until("the slot is free again", |report| report.in_flight == 0).await;
+        let ended = format!("the pod has ended it, too, over {protocol:?}");
+        bed.until(&ended, |_| Arc::strong_count(&busy) <= idle).await;
+    }
 }
 
 #[tokio::test]
