@@ -63,6 +63,7 @@ use crate::{
     autoscaler::{Decision, Window},
     metrics::FunctionMetrics,
     slots::{Full, Place, Slots},
+    time,
 };
 
 /// A held request.
@@ -200,7 +201,7 @@ impl FunctionState {
     /// # Errors
     /// When the request may not wait, or waited in vain.
     pub async fn acquire(self: &Arc<Self>, wish: Wish<'_>) -> Result<Acquired, HoldError> {
-        let began = Instant::now();
+        let began = time::now();
         let config = self.config.load();
         let (receiver, guard, cold) = {
             let mut inner = self.lock();
@@ -271,7 +272,7 @@ impl FunctionState {
 
     /// A slot comes back: the held request whose turn it is gets it.
     fn release(self: &Arc<Self>, pod: &PodRef) {
-        let now = Instant::now();
+        let now = time::now();
         let (grants, too_old) = {
             let (config, mut inner) = (self.config.load(), self.lock());
             if inner.slots.put_back(pod) {
@@ -294,7 +295,7 @@ impl FunctionState {
         inner.slots.leave(ticket);
         // Only here: overload begins and ends with somebody who leaves the queue, with a slot or without.
         self.metrics.overloaded.set(i64::from(inner.slots.overloaded()));
-        self.note_level(&mut inner, Instant::now());
+        self.note_level(&mut inner, time::now());
     }
 
     /// Hands slots to those who waited. Not under the lock: a caller who has just gone gives his back.

@@ -30,5 +30,6 @@ pub mod session;
 pub mod slots;
 pub mod status;
 pub mod telemetry;
+mod time;
 pub mod tls;
 pub mod watch;

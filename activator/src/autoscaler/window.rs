@@ -26,6 +26,8 @@ pub struct Window {
     began: Instant,
     length: Duration,
     buckets: VecDeque<Bucket>,
+    /// When the last bucket ends.
+    ends: Instant,
     /// In flight and held since `since`.
     level: u32,
     since: Instant,
@@ -43,6 +45,7 @@ impl Window {
             began: now,
             length,
             buckets: VecDeque::new(),
+            ends: now,
             level: 0,
             since: now,
             last_busy: None,
@@ -63,7 +66,7 @@ impl Window {
     /// So many requests have arrived elsewhere, and may be answered already.
     pub fn arrive_many(&mut self, count: u32, now: Instant) {
         self.advance(now);
-        self.bucket(now).arrivals += u64::from(count);
+        self.bucket(now).0.arrivals += u64::from(count);
         if count > 0 {
             self.last_busy = Some(now);
         }
@@ -81,7 +84,7 @@ impl Window {
         self.advance(now);
         self.level = level;
         self.busy_since = (level > 0).then(|| self.busy_since.unwrap_or(now));
-        let bucket = self.bucket(now);
+        let (bucket, _) = self.bucket(now);
         bucket.peak = bucket.peak.max(level);
     }
 
@@ -138,17 +141,19 @@ impl Window {
         self.buckets.iter().filter(move |bucket| bucket.second >= oldest)
     }
 
-    fn bucket(&mut self, now: Instant) -> &mut Bucket {
-        let second = self.second(now);
-        if self.buckets.back().is_none_or(|last| last.second < second) {
+    /// The bucket for what happens now, and when it ends.
+    fn bucket(&mut self, now: Instant) -> (&mut Bucket, Instant) {
+        if now >= self.ends || self.buckets.is_empty() {
+            let second = self.second(now);
             self.buckets.push_back(Bucket { second, peak: self.level, ..Bucket::default() });
+            self.ends = self.began + BUCKET * (second as u32 + 1);
             let oldest = second.saturating_sub(self.length.as_secs());
             while self.buckets.front().is_some_and(|first| first.second < oldest) {
                 self.buckets.pop_front();
             }
         }
         let last = self.buckets.len() - 1;
-        &mut self.buckets[last]
+        (&mut self.buckets[last], self.ends)
     }
 
     /// Books the current level from `since` until `now`, second by second.
@@ -161,10 +166,10 @@ impl Window {
         // What is older than the window is of no use: a long silence costs no more than the window.
         let mut from = self.since.max(now.checked_sub(self.length).unwrap_or(self.since));
         while from < now {
-            let bucket_end = self.began + BUCKET * (self.second(from) as u32 + 1);
-            let until = bucket_end.min(now);
             let level = f64::from(self.level);
-            self.bucket(from).request_seconds += level * (until - from).as_secs_f64();
+            let (bucket, ends) = self.bucket(from);
+            let until = ends.min(now);
+            bucket.request_seconds += level * (until - from).as_secs_f64();
             from = until;
         }
         self.since = now;

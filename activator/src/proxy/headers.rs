@@ -32,14 +32,8 @@ const OVERRULING: [&str; 4] = ["x-real-ip", "x-forwarded-port", "x-original-url"
 const PROXY: &str = "proxy";
 
 /// Headers that end at this hop, besides those that `Connection` names.
-static HOP_BY_HOP: [HeaderName; 6] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+const HOP_BY_HOP: [&str; 6] =
+    ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
 
 /// Where a request comes from.
 #[derive(Debug)]
@@ -57,7 +51,7 @@ pub(super) fn to_pod(headers: &mut HeaderMap, origin: &Origin<'_>, protocol: Pro
     let trusted = origin.peer.is_trusted();
     // Most requests have no such header, and one look at each takes less time than to remove all that may be there.
     let stays = |name: &HeaderName| {
-        HOP_BY_HOP.contains(name) || *name == header::EXPECT || is_forged(name.as_str(), trusted)
+        HOP_BY_HOP.contains(&name.as_str()) || *name == header::EXPECT || is_forged(name.as_str(), trusted)
     };
     if headers.keys().any(stays) {
         remove_what_stays(headers, trusted, protocol);
@@ -103,7 +97,7 @@ fn is_forged(name: &str, trusted: bool) -> bool {
 
 /// Makes a pod's headers fit for a client.
 pub(super) fn to_client(headers: &mut HeaderMap) {
-    if headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+    if headers.keys().any(|name| HOP_BY_HOP.contains(&name.as_str())) {
         remove_hop_by_hop(headers);
     }
 }
@@ -120,7 +114,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
+    for name in HOP_BY_HOP {
         headers.remove(name);
     }
 }

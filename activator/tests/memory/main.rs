@@ -86,8 +86,6 @@ impl Activator {
         let process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "under_attack", "--nocapture"])
             .env(ARGUMENTS, arguments)
-            // As the chart has it.
-            .env("_RJEM_MALLOC_CONF", "dirty_decay_ms:1000")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .kill_on_drop(true)

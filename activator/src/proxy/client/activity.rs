@@ -4,6 +4,7 @@
 //! a request costs no more than a few stores.
 
 use std::{
+    future::poll_fn,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -13,12 +14,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::task::AtomicWaker;
+use futures_util::{
+    FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered, task::AtomicWaker,
+};
 use http_body::{Body, Frame, SizeHint};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio_util::sync::CancellationToken;
 
-use crate::memory::{Memory, Shortage};
+use crate::{
+    memory::{Memory, Shortage},
+    time,
+};
 
 /// How long an idle client has to close its connection once it was asked to.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -79,7 +85,7 @@ impl Activity {
 
     /// How long ago it began.
     pub(super) fn age(&self) -> Duration {
-        self.began.elapsed()
+        time::now().saturating_duration_since(self.began)
     }
 
     /// Bytes have come that are part of a head, unless a request is being answered.
@@ -226,40 +232,54 @@ pub(super) async fn drive<C: GracefulConnection>(
     leave: CancellationToken,
 ) -> End<C::Error> {
     let mut connection = pin!(connection);
-    let mut timer = pin!(tokio::time::sleep(clocks.head / 4));
-    let (mut leaving, mut idle) = (false, false);
+    // Polled only when they have something to say: a connection is woken for each request.
+    let mut seldom = FuturesUnordered::new();
+    seldom.push(leave.cancelled_owned().map(|()| Seldom::Leave).boxed());
+    seldom.push(after(clocks.head / 4));
+    let mut idle = false;
     loop {
         tokio::select! {
             biased;
-            ended = connection.as_mut() => return match ended {
+            ended = poll_fn(|cx| time::turn(|| connection.as_mut().poll(cx))) => return match ended {
                 Err(error) => End::Broken(error),
                 Ok(()) if idle => End::Idle,
                 Ok(()) => End::Closed,
             },
-            () = leave.cancelled(), if !leaving => {
-                leaving = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = timer.as_mut() => {
-                let short = memory.shortage() > Shortage::None;
-                let clocks = if short { clocks.while_short() } else { *clocks };
-                let next = match activity.verdict(&clocks) {
-                    Verdict::Fine(next) => {
-                        idle = false;
-                        next
-                    }
-                    Verdict::SlowHead => return End::SlowHead,
-                    Verdict::Idle if idle => return End::Idle,
-                    Verdict::Idle => {
-                        idle = true;
-                        connection.as_mut().graceful_shutdown();
-                        FAREWELL
-                    }
-                };
-                timer.as_mut().reset(tokio::time::Instant::now() + next);
+            Some(what) = seldom.next() => match what {
+                Seldom::Leave => connection.as_mut().graceful_shutdown(),
+                Seldom::Time => {
+                    let short = memory.shortage() > Shortage::None;
+                    let clocks = if short { clocks.while_short() } else { *clocks };
+                    let next = match activity.verdict(&clocks) {
+                        Verdict::Fine(next) => {
+                            idle = false;
+                            next
+                        }
+                        Verdict::SlowHead => return End::SlowHead,
+                        Verdict::Idle if idle => return End::Idle,
+                        Verdict::Idle => {
+                            idle = true;
+                            connection.as_mut().graceful_shutdown();
+                            FAREWELL
+                        }
+                    };
+                    seldom.push(after(next));
+                }
             }
         }
     }
+}
+
+/// What happens to a connection beside its requests.
+enum Seldom {
+    /// It is to end.
+    Leave,
+    /// It is time to look at its clocks.
+    Time,
+}
+
+fn after(pause: Duration) -> BoxFuture<'static, Seldom> {
+    tokio::time::sleep(pause).map(|()| Seldom::Time).boxed()
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use super::{
     activity::Activity,
     framing::{Broken, Framing, Refusal},
 };
-use crate::proxy::interim::Interim;
+use crate::{proxy::interim::Interim, time};
 
 /// Which rule a refused request has broken, by its place in [`Refusal::ALL`].
 const REFUSED: HeaderName = HeaderName::from_static("pilotlight-refused");
@@ -230,7 +230,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guard<IO> {
             let before = buf.filled().len();
             let Poll::Ready(read) = self.read_through(cx, buf) else {
                 if let Half::Open(since) = &mut self.half {
-                    since.get_or_insert_with(Instant::now);
+                    since.get_or_insert_with(time::now);
                 }
                 return Poll::Pending;
             };

@@ -3,14 +3,7 @@
 //! hyper sets no clock by itself and no bound on connections; everything that a client could use up is
 //! limited here.
 
-use std::{
-    convert::Infallible,
-    error::Error,
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, error::Error, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::TryFutureExt as _;
 use http::{Method, Request, Response, StatusCode};
@@ -41,6 +34,7 @@ use crate::{
     memory::{Memory, cost},
     metrics::{Metrics, Open},
     proxy::{Caller, Peer, Proxy, body::RequestBody},
+    time,
     tls::Tls,
 };
 
@@ -160,7 +154,7 @@ pub async fn serve(port: Port, proxy: Arc<Proxy>, connections: &Connections) {
         let peer = Arc::new(Peer::new(caller, &proxy.trusted));
         service_fn(move |request: Request<Incoming>| {
             let (proxy, peer, _open) = (Arc::clone(&proxy), Arc::clone(&peer), &open);
-            let began = Instant::now();
+            let began = time::now();
             // On the heap: it would be moved from each future on its way into the next.
             let request = Box::new(request.map(|body| RequestBody::new(body, began)));
             // And this one every connection would have room for, also an idle one.

@@ -108,8 +108,14 @@ impl Connection {
         }
     }
 
-    /// Whether it is still open and takes a request.
+    /// Whether it takes a request. If it has been closed since it was last driven, the request comes back unsent:
+    /// hyper reads before it writes.
     pub(super) async fn is_ready(&mut self) -> bool {
+        if let Sender::Http1(sender) = &self.sender
+            && sender.is_ready()
+        {
+            return true;
+        }
         // Nobody waits yet: a waker would only be woken by the request that is sent next.
         drive(&mut self.driver, &mut Context::from_waker(Waker::noop()));
         match &mut self.sender {

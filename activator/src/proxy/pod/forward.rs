@@ -24,6 +24,7 @@ use crate::{
         tunnel::{Ends, Tunnels},
         upgrade::Upgrade,
     },
+    time,
 };
 
 /// A pod that has answered nothing for as long as this while somebody waited, who has gone, is asked whether it
@@ -99,7 +100,7 @@ pub(super) async fn forward(
     request: Box<Request<RequestBody>>,
     terms: &mut Terms<'_>,
 ) -> Result<Answer, Failure> {
-    let began = Instant::now();
+    let began = time::now();
     let bounds = terms.bounds(began);
     let upload = request.body().progress();
     request.body().forwarded(began);
@@ -116,7 +117,7 @@ pub(super) async fn forward(
     wait.ends_with(&exchanged);
     drop(wait);
     let Exchanged { mut response, connection, connect } = exchanged?;
-    let at = Instant::now();
+    let at = time::now();
     let first_byte = at.duration_since(began).saturating_sub(connect.unwrap_or_default());
     let switched = match &terms.upgrade {
         Some(upgrade) => upgrade.settle(&mut response),

@@ -11,7 +11,7 @@ use pilotlight_crds::Protocol;
 use tokio::{net::TcpStream, runtime::Handle};
 
 use super::connection::Connection;
-use crate::{memory::Memory, proxy::tcp::Tcp};
+use crate::{memory::Memory, proxy::tcp::Tcp, time};
 
 /// Idle connections older than this are not used again. Below the keep-alive time of common servers
 /// (Node.js closes after 5 s), so that a request rarely meets a closing connection.
@@ -65,7 +65,7 @@ impl Pool {
         if connection.is_shared() {
             idle.connections.clear();
         }
-        idle.connections.push_back((connection, Instant::now()));
+        idle.connections.push_back((connection, time::now()));
         // Without a runtime everything is about to end anyway.
         if !idle.swept
             && let Ok(runtime) = Handle::try_current()
