@@ -5,6 +5,10 @@
 //! by what begins (connections, streams, requests) and by what is read, from clients and from pods alike. Who finds
 //! nothing left is refused if it is something new, and otherwise waits: so the network waits, and memory does not
 //! grow. When much of it is taken the thread looks at once, which it would otherwise do ten times a second.
+//!
+//! Where memory is short it goes from those who keep it to those who are new: [`debts`].
+
+mod debts;
 
 use std::{
     fs::File,
@@ -15,17 +19,24 @@ use std::{
         atomic::{AtomicI64, AtomicU8, Ordering},
     },
     thread::{self, Thread},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use prometheus::IntGauge;
+
+use self::debts::Debts;
+pub use self::debts::{ClientId, Debt, GRACE, UNREAD};
 
 /// How often it is looked at if nobody takes much.
 const EVERY: Duration = Duration::from_millis(100);
 /// And if somebody does: a look takes less than a hundredth of this.
 const SOON: Duration = Duration::from_millis(5);
-/// For how many looks a request waits, if there is memory and it has only been taken since the last one.
-const LOOKS: usize = 20;
+/// How long a request waits for memory.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// And how often it looks for some, after a while: who has just come looks more often.
+const SELDOM: Duration = Duration::from_millis(80);
+/// How often somebody may be ended: what the last ones had is given back by then.
+const ROUND: Duration = Duration::from_millis(100);
 
 /// Kept back from the budget for what nobody can foresee: the header lists of HTTP/2 that each thread unpacks before
 /// anybody sees them, up to 100 of a connection, may be a hundred times what was read.
@@ -54,13 +65,15 @@ pub enum Shortage {
     None,
     /// Nothing that can wait or be repeated without harm gets any: requests are not held, idle connections closed.
     High,
-    /// Nothing new gets any: no connection is accepted, no request taken; clients that do not read are cut.
+    /// Nothing new gets any: no connection is accepted, no request taken.
     Full,
 }
 
 impl Shortage {
     /// Parts of the budget, in percent, from which each begins, as Envoy's overload manager is commonly set up.
     const HIGH: u64 = 80;
+    /// Here who keeps some and does not go on is ended, until it is not even high.
+    const EVICT: u64 = 85;
     const FULL: u64 = 90;
     /// From here on not even what is under way goes on. In between it gets an eighth of the rest at a time: it has to
     /// go on, or it would never end.
@@ -86,21 +99,31 @@ pub struct Memory {
     shortage: AtomicU8,
     /// Bytes that may be taken until the next look; `i64::MAX`: nobody looks, and any number may.
     room: AtomicI64,
+    /// How many these were when it was looked.
+    granted: AtomicI64,
+    /// Those taken of late, which need not be in use yet.
+    promised: AtomicI64,
     /// When so little is left, there is a look at once.
     low: AtomicI64,
-    /// What is left of it for what is new, and not for what is read.
+    /// What is left of it for what is small or new.
     reserve: AtomicI64,
+    /// What is left of it when nothing is held any longer.
+    unheld: AtomicI64,
+    debts: Debts,
     watcher: OnceLock<Thread>,
 }
 
 impl Default for Memory {
     fn default() -> Self {
-        let room = AtomicI64::new(i64::MAX);
         Self {
             shortage: AtomicU8::new(0),
-            room,
+            room: AtomicI64::new(i64::MAX),
+            granted: AtomicI64::new(0),
+            promised: AtomicI64::new(0),
             low: AtomicI64::new(0),
             reserve: AtomicI64::new(0),
+            unheld: AtomicI64::new(0),
+            debts: Debts::default(),
             watcher: OnceLock::new(),
         }
     }
@@ -116,23 +139,22 @@ impl Memory {
         there_is
     }
 
-    /// The same, and if there are none just now, waits until the next looks have found some.
+    /// The same, and if there are none just now, waits for a while until there are some.
     pub async fn take_soon(&self, bytes: usize) -> bool {
-        for _ in 0..LOOKS {
-            tokio::time::sleep(SOON).await;
+        let (began, mut pause) = (Instant::now(), SOON);
+        while began.elapsed() < PATIENCE {
+            tokio::time::sleep(pause).await;
             if self.take(bytes) {
                 return true;
             }
-            if self.shortage() == Shortage::Full {
-                break;
-            }
+            pause = (2 * pause).min(SELDOM);
         }
         false
     }
 
     /// What is under way has taken so many bytes.
     pub fn took(&self, bytes: usize) {
-        if self.room.load(Ordering::Relaxed) == i64::MAX {
+        if !self.is_bounded() {
             return;
         }
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -143,14 +165,34 @@ impl Memory {
         }
     }
 
-    /// Whether there is any for what is under way.
-    pub fn has_room(&self) -> bool {
-        self.room.load(Ordering::Relaxed) > self.reserve.load(Ordering::Relaxed)
+    /// Whether there is any for what is under way; for one who wants little, also of what is kept for those who are new.
+    pub fn has_room(&self, little: bool) -> bool {
+        let kept = if little { 0 } else { self.reserve.load(Ordering::Relaxed) };
+        self.room.load(Ordering::Relaxed) > kept
     }
 
     /// Whether there is any for what is new.
     pub fn has_more(&self) -> bool {
         self.room.load(Ordering::Relaxed) > 0 && self.shortage() < Shortage::Full
+    }
+
+    /// Whether somebody who holds requests of so many bytes may hold one more: no more than is left of what may be
+    /// held at all.
+    pub fn may_hold(&self, requests: u32, bytes: u64) -> bool {
+        let own = u64::from(requests) * cost::REQUEST as u64 + bytes * cost::BYTE as u64;
+        let left = self.room.load(Ordering::Relaxed) - self.unheld.load(Ordering::Relaxed);
+        self.shortage() == Shortage::None && u64::try_from(left).is_ok_and(|left| own <= left)
+    }
+
+    /// Whether there is a budget.
+    pub fn is_bounded(&self) -> bool {
+        self.room.load(Ordering::Relaxed) < i64::MAX
+    }
+
+    /// A client's connection keeps so many bytes, has not gone on since a moment, and wants to know when it has to
+    /// end for that.
+    pub fn owe(&self, client: ClientId, bytes: u64, since: Instant) -> Debt {
+        self.debts.owe(client, bytes, since)
     }
 
     /// How short it is.
@@ -162,27 +204,55 @@ impl Memory {
         }
     }
 
-    /// Says how short it is.
-    pub fn set(&self, shortage: Shortage) {
-        self.shortage.store(shortage as u8, Ordering::Relaxed);
+    /// How much those keep who do not go on.
+    pub fn owed(&self) -> u64 {
+        self.debts.sum()
     }
 
     /// So much of a budget is used.
-    fn look(&self, used: u64, budget: u64) {
+    pub fn look(&self, used: u64, budget: u64) {
         let before = self.shortage();
         let shortage = Shortage::of(used, budget, before);
         if shortage != before {
             tracing::warn!(used, budget, ?before, ?shortage, "memory");
         }
-        self.set(shortage);
+        self.shortage.store(shortage as u8, Ordering::Relaxed);
         let below = |percent: u64| {
             i64::try_from((budget / 100 * percent).saturating_sub(used)).unwrap_or(i64::MAX - 1)
         };
-        let room = below(Shortage::FULL).max(below(Shortage::WALL) / 8);
+        // What was taken since the last look may not be in use yet, and what was taken before that is not forgotten at
+        // once: on a busy machine it takes a while until somebody uses what he took.
+        let (last, left) = (self.granted.load(Ordering::Relaxed), self.room.load(Ordering::Relaxed));
+        let taken = last.saturating_sub(left).max(0);
+        let promised = match shortage {
+            Shortage::None => 0,
+            _ => (self.promised.load(Ordering::Relaxed) + taken) / 8 * 7,
+        };
+        let room = (below(Shortage::FULL) - promised).max((below(Shortage::WALL) - promised) / 8);
         let reserve = if shortage < Shortage::Full { room / 4 } else { 0 };
-        self.low.store(room / 2, Ordering::Relaxed);
-        self.reserve.store(reserve, Ordering::Relaxed);
-        self.room.store(room, Ordering::Relaxed);
+        let stored = [
+            (&self.promised, promised),
+            (&self.unheld, room - below(Shortage::HIGH)),
+            (&self.low, room / 2),
+            (&self.reserve, reserve),
+            (&self.granted, room),
+            (&self.room, room),
+        ];
+        stored.into_iter().for_each(|(place, bytes)| place.store(bytes, Ordering::Relaxed));
+    }
+
+    /// Ends so many debts that no shortage is left.
+    pub fn collect(&self, used: u64, budget: u64) {
+        let need = used.saturating_sub(budget / 100 * (Shortage::HIGH - Shortage::SLACK));
+        let (owed, freed) = (self.owed(), self.debts.end(need, Instant::now()));
+        tracing::debug!(
+            used,
+            budget,
+            need,
+            owed,
+            freed,
+            "memory is short: who kept most for longest was ended"
+        );
     }
 }
 
@@ -196,9 +266,16 @@ pub fn watch(memory: Arc<Memory>, budget: u64, shown: IntGauge) -> io::Result<()
     let watch = move || {
         // Nobody else sets it.
         let _ = memory.watcher.set(thread::current());
+        let mut last_round = Instant::now();
         loop {
             match usage.read() {
-                Ok(used) => memory.look(used, budget),
+                Ok(used) => {
+                    memory.look(used, budget);
+                    if used >= budget / 100 * Shortage::EVICT && last_round.elapsed() >= ROUND {
+                        memory.collect(used, budget);
+                        last_round = Instant::now();
+                    }
+                }
                 Err(error) => tracing::warn!(%error, "cannot tell how much memory is used"),
             }
             shown.set(memory.shortage() as i64);
@@ -280,25 +357,58 @@ mod tests {
     fn no_more_is_taken_than_there_is_room_for() {
         let memory = Memory::default();
         assert!((0..100_000).all(|_| memory.take(cost::REQUEST)), "without a budget, any number");
+        assert!(memory.may_hold(u32::MAX, 1 << 50) && !memory.is_bounded());
         memory.look(90 << 20, 200 << 20);
         let reads =
-            std::iter::repeat_with(|| memory.took(1 << 20)).take_while(|()| memory.has_room()).count();
+            std::iter::repeat_with(|| memory.took(1 << 20)).take_while(|()| memory.has_room(false)).count();
         assert_eq!(reads + 1, 90 - 22, "a quarter is for what is new");
         assert_eq!((0..10_000).filter(|_| memory.take(1 << 20)).count(), 22);
-        assert!(!memory.has_room());
+        assert!(!memory.has_room(true));
     }
 
     #[test]
     fn what_is_under_way_gets_a_little_more_up_to_the_wall() {
         let (memory, budget) = (Memory::default(), 1000 << 20);
         memory.look(910 << 20, budget);
-        assert!(!memory.take(0) && !memory.has_more() && memory.has_room());
+        assert!(!memory.take(0) && !memory.has_more() && memory.has_room(false));
         memory.took(5 << 20);
-        assert!(!memory.has_room(), "an eighth of 40 MiB, until the next look");
+        assert!(!memory.has_room(true), "an eighth of 40 MiB, until the next look");
         memory.look(950 << 20, budget);
-        assert!(!memory.has_room());
+        assert!(!memory.has_room(true));
         memory.look(800 << 20, budget);
         assert!(memory.take(1), "and all is well again");
+    }
+
+    #[test]
+    fn what_was_taken_counts_before_it_is_in_use() {
+        let (memory, budget) = (Memory::default(), 1000 << 20);
+        let taken = |memory: &Memory| (0..).take_while(|_| memory.take(1 << 20)).count();
+        let looks = (0..20).map(|_| {
+            memory.look(820 << 20, budget);
+            taken(&memory)
+        });
+        let looks: Vec<_> = looks.collect();
+        assert_eq!(looks[0], 80, "up to 90 %");
+        assert!(looks[1..].iter().sum::<usize>() < 250, "and not 1,520: {looks:?}");
+        memory.look(820 << 20, budget);
+        (0..100).for_each(|_| memory.look(820 << 20, budget));
+        assert!(taken(&memory) >= 79, "nobody has taken anything for a while");
+    }
+
+    #[test]
+    fn a_flood_of_held_requests_takes_half_of_what_may_be_held() {
+        let (memory, budget) = (Memory::default(), 1000 << 20);
+        let request = cost::REQUEST as u64 + 32 * 1024 * cost::BYTE as u64;
+        // All that is used is held, by one.
+        let holds = |requests: u32| {
+            memory.look(u64::from(requests) * request, budget);
+            memory.may_hold(requests, u64::from(requests) * 32 * 1024)
+        };
+        let most = (0..).find(|requests| !holds(*requests)).unwrap();
+        assert_eq!((u64::from(most) * request) >> 20, 400, "the other half of 80 % is left");
+        assert!(memory.may_hold(100, 0), "for others");
+        memory.look(budget / 100 * 81, budget);
+        assert!(!memory.may_hold(0, 0));
     }
 
     #[test]

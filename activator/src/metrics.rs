@@ -90,13 +90,13 @@ const LIMIT_REACHED: MetricDoc = doc(
     "pilotlight_limit_reached_total",
     "counter",
     &["limit"],
-    "Client connections and streams ended because of a limit: address, flood, idle, slow-head, slow-reader or slow-stream",
+    "Client connections and streams ended because of a limit: address, flood, idle, memory, slow-head, slow-reader or slow-stream",
 );
 const SHORTAGE: MetricDoc = doc(
     "pilotlight_memory_shortage",
     "gauge",
     &[],
-    "How short memory is: 0 not, 1 nothing is held and idle connections are closed, 2 nothing new is taken",
+    "How short memory is: 0 not, 1 nothing is held and idle connections are closed, 2 who keeps most for longest is ended too",
 );
 const TUNNELS: MetricDoc =
     doc("pilotlight_tunnels", "gauge", &[], "Upgraded connections, such as WebSocket's, that are open");

@@ -41,7 +41,7 @@ use self::{
     grpc::Call,
     pod::{Terms, send},
     request::{in_memory, to_pod},
-    respond::{Asked, ProxyError, respond},
+    respond::{Asked, ProxyError, is_want_of_memory, respond},
     route::Routed,
     trace::Trace,
     upgrade::Upgrade,
@@ -122,8 +122,8 @@ impl Proxy {
             *response.body_mut() = ResponseBody::empty();
         }
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let full = memory.shortage() == Shortage::Full;
-        if (unfinished || full || self.process.leaving()) && version <= Version::HTTP_11 && !upgraded {
+        let short = memory.shortage() == Shortage::Full || is_want_of_memory(&response);
+        if (unfinished || short || self.process.leaving()) && version <= Version::HTTP_11 && !upgraded {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response

@@ -9,10 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::{FunctionState, PeerView};
-use crate::{
-    memory::{Memory, Shortage},
-    slots::Holding,
-};
+use crate::{memory::Memory, slots::Holding};
 
 /// What the functions of one process share.
 #[derive(Debug)]
@@ -54,7 +51,8 @@ impl Process {
         &self.memory
     }
 
-    /// Counts a held request in, unless the process is full, or the function already holds as much as is left:
+    /// Counts a held request in, unless the process is full, or the function already holds as much as is left of what
+    /// may be held, or of memory:
     /// a flood on one function leaves half of all to the others, floods on two a third (the dynamic thresholds
     /// of shared buffers, Choudhury and Hahne, 1998). `own` is what the function holds.
     pub(super) fn enter(&self, bytes: u64, own: Holding) -> bool {
@@ -62,7 +60,7 @@ impl Process {
         let total = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let fits = u64::from(own.requests) < self.max_requests.saturating_sub(requests)
             && own.bytes.saturating_add(bytes) <= self.max_bytes.saturating_sub(total)
-            && self.memory.shortage() == Shortage::None;
+            && self.memory.may_hold(own.requests, own.bytes);
         if !fits {
             self.leave(bytes);
         }

@@ -2,13 +2,14 @@
 //!
 //! [`server`] accepts a connection if there is [`room`], and drives it as its [`activity`] allows. What hyper
 //! reads comes through a [`stack`] of layers: the [`socket`] that notices who does not read, the [`guard`] that
-//! keeps HTTP/1 strict ([`framing`]), and the [`calm`] that keeps HTTP/2 from floods ([`frames`]). How long a
+//! keeps HTTP/1 strict ([`framing`]), and the [`calm`] that keeps HTTP/2 from floods ([`frames`], [`fields`]). How long a
 //! client may keep us waiting is a [`rate`]; on the clock it is a [`pace`], of a body, a socket or one of the
 //! [`streams`] of HTTP/2.
 
 mod activity;
 mod calm;
 mod clients;
+mod fields;
 mod frames;
 mod framing;
 #[cfg(feature = "fuzzing")]
@@ -34,5 +35,4 @@ pub(super) use self::{
     framing::{LONGEST_METHOD, Refusal},
     pace::Pace,
     stack::reset,
-    streams::note_asked,
 };

@@ -6,6 +6,7 @@ use http_body_util::Full;
 use serde::Serialize;
 
 use super::{
+    body::ResponseBody,
     client::Refusal,
     grpc::{self, Call, Code},
     trace::Trace,
@@ -14,6 +15,8 @@ use crate::{function::HoldError, tls::Misuse};
 
 /// Header with the reason of an answer that the activator made itself.
 const REASON_HEADER: &str = "pilotlight-reason";
+/// The reason of answers for want of memory, or of leave to hold more.
+const ACTIVATOR_FULL: &str = "activator-full";
 
 /// Why the activator answers in a function's place.
 #[derive(Debug, thiserror::Error)]
@@ -120,7 +123,7 @@ impl ProxyError {
             }
             Self::Refused(_) => verdict(StatusCode::BAD_REQUEST, "bad-request", false, None),
             Self::NotFound { .. } => verdict(StatusCode::NOT_FOUND, "no-such-function", false, None),
-            Self::MemoryFull => verdict(StatusCode::SERVICE_UNAVAILABLE, "activator-full", false, Some(1)),
+            Self::MemoryFull => verdict(StatusCode::SERVICE_UNAVAILABLE, ACTIVATOR_FULL, false, Some(1)),
             Self::Hold(HoldError::TooManyRequests) => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, "hold-requests-exceeded", false, Some(1))
             }
@@ -128,7 +131,7 @@ impl ProxyError {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, "hold-bytes-exceeded", false, Some(1))
             }
             Self::Hold(HoldError::ProcessFull) => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, "activator-full", false, Some(1))
+                verdict(StatusCode::SERVICE_UNAVAILABLE, ACTIVATOR_FULL, false, Some(1))
             }
             Self::Hold(HoldError::Overloaded) => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, "overloaded", false, Some(1))
@@ -205,6 +208,12 @@ pub(super) fn respond(error: &ProxyError, asked: &Asked, function: Option<String
     };
     response.headers_mut().insert(REASON_HEADER, HeaderValue::from_static(reason));
     response
+}
+
+/// Whether an answer says that there is no memory for the request.
+pub(super) fn is_want_of_memory(answer: &Response<ResponseBody>) -> bool {
+    answer.body().is_ours()
+        && answer.headers().get(REASON_HEADER).is_some_and(|reason| reason == ACTIVATOR_FULL)
 }
 
 /// As gRPC's clients read it: a status of 200, whatever went wrong, and no body.

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -17,8 +17,13 @@ use tokio::{
 
 use crate::memory::{Memory, cost};
 
-/// How often who waits for memory looks whether there is any.
-const LOOK: Duration = Duration::from_millis(10);
+/// How often who waits for memory looks whether there is any, at first and after a while: who has just come looks more
+/// often.
+const OFTEN: Duration = Duration::from_millis(10);
+const SELDOM: Duration = Duration::from_millis(80);
+
+/// So much is read of what answers us even if only the reserve is left.
+const SMALL: usize = 16 * 1024;
 
 /// So many bytes are copied together sooner than written in pieces: the kernel takes a third of a microsecond
 /// longer for `writev` than for `send`, of the seven that a short message takes it in all.
@@ -29,14 +34,23 @@ const TOGETHER: usize = 1024;
 pub(crate) struct Tcp {
     stream: TcpStream,
     memory: Arc<Memory>,
+    /// Bytes read since something was last written.
+    read: usize,
     /// Made when there is no memory, which most never see.
-    pause: Option<Pin<Box<Sleep>>>,
+    pause: Option<Pause>,
+}
+
+/// There is no memory.
+#[derive(Debug)]
+struct Pause {
+    since: Instant,
+    look: Pin<Box<Sleep>>,
 }
 
 impl Tcp {
     /// What comes on it is kept in this memory.
     pub(crate) fn new(stream: TcpStream, memory: Arc<Memory>) -> Self {
-        Self { stream, memory, pause: None }
+        Self { stream, memory, read: 0, pause: None }
     }
 
     /// The connection itself.
@@ -44,12 +58,21 @@ impl Tcp {
         &self.stream
     }
 
+    /// If there is no memory for what comes: how much is kept of what has come, and since when it waits.
+    pub(super) fn waits(&self) -> Option<(usize, Instant)> {
+        self.pause.as_ref().map(|pause| (self.read * cost::BYTE, pause.since))
+    }
+
     /// Ready when there is memory.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while !self.memory.has_room() {
-            let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));
-            ready!(pause.as_mut().poll(cx));
-            self.pause = None;
+        while !self.memory.has_room(self.read < SMALL) {
+            let pause = self.pause.get_or_insert_with(|| Pause {
+                since: Instant::now(),
+                look: Box::pin(tokio::time::sleep(OFTEN)),
+            });
+            ready!(pause.look.as_mut().poll(cx));
+            let next = pause.since.elapsed().clamp(OFTEN, SELDOM);
+            pause.look.as_mut().reset(tokio::time::Instant::now() + next);
         }
         self.pause = None;
         Poll::Ready(())
@@ -65,13 +88,16 @@ impl AsyncRead for Tcp {
         ready!(self.poll_room(cx));
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        self.memory.took((buffer.filled().len() - before) * cost::BYTE);
+        let read = buffer.filled().len() - before;
+        self.read += read;
+        self.memory.took(read * cost::BYTE);
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Tcp {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.read = 0;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -80,6 +106,7 @@ impl AsyncWrite for Tcp {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.read = 0;
         let stream = Pin::new(&mut self.stream);
         if let [only] = pieces {
             return stream.poll_write(cx, only);

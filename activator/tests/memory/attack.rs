@@ -10,6 +10,8 @@ use tokio::{
 
 /// How long an attacker keeps a connection. Then it makes a new one.
 const STAY: Duration = Duration::from_secs(2);
+/// A program that is not optimised needs seconds to look at 120 MB of heads, and would never come to anything else.
+const STAY_OF_HEADS: Duration = Duration::from_secs(if cfg!(debug_assertions) { 15 } else { 2 });
 /// Streams that a connection opens: as many as it may.
 const STREAMS: u32 = 100;
 
@@ -52,13 +54,14 @@ impl Attack {
     /// Begins, and goes on until it is dropped.
     pub(crate) fn begin(self, addr: SocketAddr) -> JoinSet<()> {
         let (connections, opening) = self.plan();
+        let stay = if matches!(self, Self::HeldHeads) { STAY_OF_HEADS } else { STAY };
         let opening = Arc::new(opening);
         let mut attackers = JoinSet::new();
         for _ in 0..connections {
             let opening = Arc::clone(&opening);
             attackers.spawn(async move {
                 loop {
-                    let stay = tokio::time::sleep(STAY);
+                    let stay = tokio::time::sleep(stay);
                     let attack = async {
                         let mut stream = TcpStream::connect(addr).await?;
                         if opening.starts_with(PREFACE) {

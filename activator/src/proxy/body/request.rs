@@ -80,13 +80,13 @@ impl RequestBody {
             waker: AtomicWaker::new(),
             waiter: AtomicWaker::new(),
         };
-        let pace = Pace::of_sender(MinRate::default());
+        let pace = Pace::new(MinRate::default());
         Self { supply, gate: None, progress: Arc::new(progress), pace, kept: None }
     }
 
     /// From now on it has to come at a rate.
     pub(in crate::proxy) fn keep_to(&mut self, rate: MinRate) {
-        self.pace = Pace::of_sender(rate);
+        self.pace = Pace::new(rate);
     }
 
     /// Keeps the body until a gate opens.

@@ -18,7 +18,6 @@ use super::progress::Progress;
 use crate::{
     function::Slot,
     proxy::{
-        client::note_asked,
         grpc::{self, Code},
         pod::Connection,
     },
@@ -210,15 +209,10 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = match &mut self.0 {
+        match &mut self.0 {
             Kind::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Kind::Pod(body) => body.poll(cx),
-        };
-        note_asked(match &frame {
-            Poll::Ready(Some(Ok(piece))) => Some(piece.data_ref().map_or(0, Bytes::len)),
-            _ => None,
-        });
-        frame
+        }
     }
 
     fn is_end_stream(&self) -> bool {

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Buf;
 use futures_util::{
     FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered, task::AtomicWaker,
 };
@@ -21,8 +22,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio_util::sync::CancellationToken;
 
+use super::streams::note_asked;
 use crate::{
-    memory::{Memory, Shortage},
+    memory::{ClientId, Memory, Shortage},
     time,
 };
 
@@ -83,6 +85,11 @@ impl Activity {
         })
     }
 
+    /// Whose it is: no other connection has this while it lives.
+    pub(super) fn client(self: &Arc<Self>) -> ClientId {
+        Arc::as_ptr(self).addr()
+    }
+
     /// How long ago it began.
     pub(super) fn age(&self) -> Duration {
         time::now().saturating_duration_since(self.began)
@@ -111,6 +118,11 @@ impl Activity {
     pub(super) fn is_answering(&self, cx: &Context<'_>) -> bool {
         self.quiet_waker.register(cx.waker());
         self.open.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether none is.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.open.load(Ordering::Relaxed) == 0
     }
 
     /// Whether the connection carries something else than HTTP by now.
@@ -187,7 +199,7 @@ impl Drop for OpenRequest {
 #[derive(Debug)]
 pub(super) struct Counted<B> {
     pub(super) body: B,
-    pub(super) _open: OpenRequest,
+    pub(super) open: OpenRequest,
 }
 
 impl<B: Body + Unpin> Body for Counted<B> {
@@ -198,7 +210,13 @@ impl<B: Body + Unpin> Body for Counted<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        let piece = match &frame {
+            Poll::Ready(Some(Ok(piece))) => Some(piece.data_ref().map_or(0, Buf::remaining)),
+            _ => None,
+        };
+        note_asked(self.open.0.client(), piece);
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

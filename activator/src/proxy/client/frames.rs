@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use super::fields::Fields;
+
 /// What a client sends first (RFC 9113, section 3.4).
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Length of a frame's header (RFC 9113, section 4.1).
@@ -23,6 +25,9 @@ const CONTROL: i64 = 2;
 const REQUEST: i64 = 1;
 /// SETTINGS may change the windows of all streams.
 const SETTINGS: i64 = 40;
+/// Headers of a request from here on cost as much as a control frame each: a header that is one byte on the wire takes
+/// us longer than a PING, and a hundred bytes of memory. HTTP/1's requests have no more than half as many.
+const MANY_FIELDS: u32 = 256;
 /// As many bytes of bodies, in either direction, earn 1: two window updates for each 2 KiB.
 const BYTES: u64 = 512;
 
@@ -31,6 +36,13 @@ mod kind {
     pub(super) const DATA: u8 = 0;
     pub(super) const HEADERS: u8 = 1;
     pub(super) const SETTINGS: u8 = 4;
+    pub(super) const CONTINUATION: u8 = 9;
+}
+
+/// Flags of HEADERS (RFC 9113, section 6.2).
+mod flag {
+    pub(super) const PADDED: u8 = 0x8;
+    pub(super) const PRIORITY: u8 = 0x20;
 }
 
 /// Follows the frames that a client sends, and says when they are too many.
@@ -46,12 +58,50 @@ pub(super) struct FrameBudget {
     have: usize,
     /// Bytes of the current frame's payload that are still to come.
     payload: usize,
+    block: Block,
+}
+
+/// The current header block, which may take several frames.
+#[derive(Debug, Default)]
+struct Block {
+    fields: Fields,
+    /// Bytes before it that are still to come in the current frame; one of these, if there is padding, is its length.
+    before: usize,
+    padded: bool,
+    /// Bytes behind it in the current frame.
+    padding: usize,
+}
+
+impl Block {
+    /// HEADERS begins, with these flags.
+    fn begin(&mut self, flags: u8) {
+        let padded = flags & flag::PADDED != 0;
+        let before = usize::from(padded) + if flags & flag::PRIORITY == 0 { 0 } else { 5 };
+        *self = Self { fields: Fields::default(), before, padded, padding: 0 };
+    }
+
+    /// Part of the payload of a frame has come, of which so much is still to come. How many headers it has that are
+    /// too many.
+    fn received(&mut self, mut payload: &[u8], left: usize) -> u32 {
+        if let (true, [length, ..]) = (self.padded, payload) {
+            (self.padded, self.padding) = (false, usize::from(*length));
+        }
+        let before = self.before.min(payload.len());
+        self.before -= before;
+        payload = &payload[before..];
+        // Of the padding, so much is in this part.
+        let padding = self.padding.saturating_sub(left).min(payload.len());
+        let known = self.fields.count().max(MANY_FIELDS);
+        self.fields.received(&payload[..payload.len() - padding]);
+        self.fields.count().saturating_sub(known)
+    }
 }
 
 impl FrameBudget {
     /// A full budget, after the preface.
     pub(super) fn new() -> Self {
-        Self { left: FULL, topped_up: Duration::ZERO, bytes: 0, header: [0; HEADER], have: 0, payload: 0 }
+        let (header, block) = ([0; HEADER], Block::default());
+        Self { left: FULL, topped_up: Duration::ZERO, bytes: 0, header, have: 0, payload: 0, block }
     }
 
     /// Counts bytes that the client has sent. If the budget is spent: how many of them still belong to frames
@@ -61,6 +111,10 @@ impl FrameBudget {
         loop {
             let payload = self.payload.min(bytes.len() - at);
             self.payload -= payload;
+            if let kind::HEADERS | kind::CONTINUATION = self.header[3] {
+                let many = self.block.received(&bytes[at..at + payload], self.payload);
+                self.left -= CONTROL * i64::from(many);
+            }
             at += payload;
             if self.payload == 0 && self.have == 0 && self.spent(&clock) {
                 return Some(at);
@@ -84,13 +138,20 @@ impl FrameBudget {
 
     /// The header of a frame is complete.
     fn begin(&mut self) {
-        let [a, b, c, kind, ..] = self.header;
+        let [a, b, c, kind, flags, ..] = self.header;
         self.payload = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.have = 0;
         match kind {
             kind::DATA if self.payload > 0 => self.earn_bytes(self.payload),
-            kind::HEADERS => self.earn(REQUEST),
+            kind::HEADERS => {
+                self.block.begin(flags);
+                self.earn(REQUEST);
+            }
             kind::SETTINGS => self.left -= SETTINGS,
+            kind::CONTINUATION => {
+                self.block.padding = 0;
+                self.left -= CONTROL;
+            }
             _ => self.left -= CONTROL,
         }
     }
@@ -173,6 +234,42 @@ mod tests {
         for (what, round, every, expected) in rows {
             let passed = passing(round, every, 100_000);
             assert!(expected.contains(&passed), "{what}: {passed}");
+        }
+    }
+
+    #[test]
+    fn headers_that_are_one_byte_each_end_it_and_honest_ones_do_not() {
+        let block = |flags: u8, payload: &[u8]| {
+            let mut frame = frame(kind::HEADERS, payload.len());
+            frame[4] = flags;
+            frame[HEADER..].copy_from_slice(payload);
+            frame
+        };
+        let padded = |flags: u8, before: &[u8], fields: &[u8]| {
+            block(flags, &[&[200], before, fields, &[0x82; 200]].concat())
+        };
+        let mut more = frame(kind::CONTINUATION, 1_000);
+        more[HEADER..].fill(0x93);
+        let value = [[0x00, 1, b'a', 0x7f, 0x80, 0x7f].as_slice(), &[0x93; 16_000]].concat();
+        let rows: [(&str, Vec<u8>, u32); 8] = [
+            ("as many as may be", block(0, &[0x82; 256]), 1_000),
+            ("ten more: 20 of 2,001, less what a request earns", block(0, &[0x82; 266]), 106),
+            ("a bomb", block(0, &[0x93; 1_700]), 1),
+            ("one in two frames", [block(0, &[0x93; 700]), more].concat(), 1),
+            ("a long value of such bytes", block(0, &value), 1_000),
+            ("padding of such bytes", padded(flag::PADDED, &[], &[0x82; 200]), 1_000),
+            ("and a priority", padded(flag::PADDED | flag::PRIORITY, &[0x82; 5], &[0x82; 250]), 1_000),
+            ("a bomb in padding", padded(flag::PADDED, &[], &[0x93; 1_500]), 1),
+        ];
+        for (what, round, expected) in rows {
+            for cut in [1, 100, 100_000] {
+                let mut budget = FrameBudget::new();
+                let passes = |budget: &mut FrameBudget| {
+                    round.chunks(cut).all(|chunk| budget.received(chunk, || Duration::ZERO).is_none())
+                };
+                let passed = (1..=1_000).find(|_| !passes(&mut budget)).unwrap_or(1_000);
+                assert_eq!(passed, expected, "{what}, cut into {cut}");
+            }
         }
     }
 

@@ -5,19 +5,15 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tokio::time::Sleep;
 
 use super::rate::{MinRate, Patience};
-use crate::memory::{Memory, Shortage};
+use crate::memory::{ClientId, Debt, GRACE, Memory, UNREAD};
 
-/// How long a client may take nothing of a response when there is no memory left. While one is waited for, this is
-/// also how often that is looked at.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// Watches one client, in one direction.
+/// Watches what one client sends.
 #[derive(Debug)]
 pub(in crate::proxy) struct Pace {
     patience: Patience,
@@ -26,18 +22,12 @@ pub(in crate::proxy) struct Pace {
     /// Made when we first wait, which most never do. It is never set later than need be, and set again only when
     /// it fires, since bytes only move the deadline further away.
     timer: Option<Pin<Box<Sleep>>>,
-    memory: Option<Arc<Memory>>,
 }
 
 impl Pace {
-    /// For what a client sends.
-    pub(in crate::proxy) fn of_sender(rate: MinRate) -> Self {
-        Self { patience: Patience::new(rate), since: None, timer: None, memory: None }
-    }
-
-    /// For what a client reads, and what waits in our memory until it does.
-    pub(super) fn of_reader(rate: MinRate, memory: Arc<Memory>) -> Self {
-        Self { memory: Some(memory), ..Self::of_sender(rate) }
+    /// Of a client that has sent nothing yet.
+    pub(in crate::proxy) fn new(rate: MinRate) -> Self {
+        Self { patience: Patience::new(rate), since: None, timer: None }
     }
 
     /// Bytes have moved: we wait no longer.
@@ -47,7 +37,7 @@ impl Pace {
     }
 
     /// We do not wait for the client, at least for now.
-    pub(super) fn stop(&mut self) {
+    fn stop(&mut self) {
         if let Some(since) = self.since.take() {
             self.patience.waited(since.elapsed());
         }
@@ -55,19 +45,76 @@ impl Pace {
 
     /// We wait for the client, from now on if not before. Ready when we have waited long enough.
     pub(in crate::proxy) fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let since = *self.since.get_or_insert_with(Instant::now);
-        let deadline = since + self.patience.left();
-        let memory = self.memory.as_deref();
-        let next = |now: Instant| if memory.is_some() { deadline.min(now + LOOK) } else { deadline };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next(since).into())));
+        let deadline = self.since() + self.patience.left();
+        self.poll_until(deadline, cx)
+    }
+
+    fn since(&mut self) -> Instant {
+        *self.since.get_or_insert_with(Instant::now)
+    }
+
+    fn poll_until(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
         loop {
             ready!(timer.as_mut().poll(cx));
-            let now = Instant::now();
-            let full = memory.is_some_and(|memory| memory.shortage() == Shortage::Full);
-            if deadline <= now || full && since + LOOK <= now {
+            if deadline <= Instant::now() {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset(next(now).into());
+            timer.as_mut().reset(deadline.into());
         }
+    }
+}
+
+/// Watches what one client reads, and what waits in our memory until it does.
+#[derive(Debug)]
+pub(super) struct ReaderPace {
+    pace: Pace,
+    memory: Arc<Memory>,
+    /// When we have waited for a while.
+    debt: Option<Debt>,
+}
+
+/// Why a client that does not read is let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// It is too slow.
+    Slow,
+    /// Others need the memory, and it keeps more of it than they do, or has kept it for longer.
+    Evicted,
+}
+
+impl ReaderPace {
+    /// Of a client that has read nothing yet.
+    pub(super) fn new(rate: MinRate, memory: Arc<Memory>) -> Self {
+        Self { pace: Pace::new(rate), memory, debt: None }
+    }
+
+    /// Bytes have moved: we wait no longer.
+    pub(super) fn moved(&mut self, bytes: usize) {
+        self.debt = None;
+        self.pace.moved(bytes);
+    }
+
+    /// We do not wait for the client, at least for now.
+    pub(super) fn stop(&mut self) {
+        self.debt = None;
+        self.pace.stop();
+    }
+
+    /// We wait for the client, from now on if not before. Ready when we have waited long enough.
+    pub(super) fn poll_overdue(&mut self, client: ClientId, cx: &mut Context<'_>) -> Poll<Overdue> {
+        let since = self.pace.since();
+        let deadline = since + self.pace.patience.left();
+        let owes = match &self.debt {
+            Some(debt) if debt.poll_ended(cx).is_ready() => return Poll::Ready(Overdue::Evicted),
+            debt => debt.is_some() || !self.memory.is_bounded(),
+        };
+        if !owes && since + GRACE < deadline {
+            ready!(self.pace.poll_until(since + GRACE, cx));
+            let debt = self.debt.insert(self.memory.owe(client, UNREAD, since));
+            // It cannot have ended yet.
+            let _ = debt.poll_ended(cx);
+        }
+        self.pace.poll_until(deadline, cx).map(|()| Overdue::Slow)
     }
 }

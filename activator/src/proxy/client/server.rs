@@ -22,12 +22,12 @@ use super::{
     activity::{Activity, Clocks, Counted, End, drive},
     clients::Clients,
     framing::{MAX_FIELDS, MAX_HEAD},
-    pace::Pace,
+    pace::ReaderPace,
     rate::MinRate,
     room::{Occupied, Room},
-    socket::{SlowReader, Socket},
+    socket::{Evicted, SlowReader, Socket},
     stack::{Stream, layered},
-    streams::Streams,
+    streams::{Ended, Streams},
 };
 use crate::{
     function::Process,
@@ -185,7 +185,7 @@ pub async fn serve_with<S, B>(
         let Some((stream, peer, room)) = accepted else { continue };
         let activity = Activity::begin();
         let limits = connections.limits.clone();
-        let pace = Pace::of_reader(limits.rate, Arc::clone(&limits.memory));
+        let pace = ReaderPace::new(limits.rate, Arc::clone(&limits.memory));
         let socket = Socket::new(stream, Arc::clone(&limits.memory), pace, Arc::clone(&activity), room);
         let (front, builder, service_for) = (front.clone(), Arc::clone(&builder), Arc::clone(&service_for));
         // A task of its own from here on: a slow handshake keeps nobody else from being accepted.
@@ -225,7 +225,7 @@ where
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 open.tunnel();
             }
-            response.map(|body| Counted { body, _open: open })
+            response.map(|body| Counted { body, open })
         })
     })
 }
@@ -245,8 +245,12 @@ fn limit(end: &End<Box<dyn Error + Send + Sync>>) -> Option<&'static str> {
         if error.downcast_ref().is_some_and(calm) {
             return Some("flood");
         }
+        let evicted = |error: &io::Error| error.get_ref().is_some_and(|inner| inner.is::<Evicted>());
         if error.downcast_ref().is_some_and(slow) {
             return Some("slow-reader");
+        }
+        if error.downcast_ref().is_some_and(evicted) {
+            return Some("memory");
         }
         cause = error.source();
     }
@@ -280,8 +284,9 @@ async fn accept(
 }
 
 fn builder(limits: &Limits) -> Builder<Streams> {
-    let slow = limits.reached.with_label_values(&["slow-stream"]);
-    let mut builder = Builder::new(Streams::new(limits.rate, Arc::clone(&limits.memory), slow));
+    let reached = |limit| limits.reached.with_label_values(&[limit]);
+    let ended = Ended { slow: reached("slow-stream"), evicted: reached("memory") };
+    let mut builder = Builder::new(Streams::new(limits.rate, Arc::clone(&limits.memory), ended));
     builder
         .http1()
         .timer(TokioTimer::new())

@@ -13,8 +13,15 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{activity::Activity, pace::Pace, room::Occupied};
-use crate::{memory::Memory, proxy::tcp::Tcp};
+use super::{
+    activity::Activity,
+    pace::{Overdue, ReaderPace},
+    room::Occupied,
+};
+use crate::{
+    memory::{Debt, GRACE, Memory},
+    proxy::tcp::Tcp,
+};
 
 /// Bytes that the kernel takes from us before it can send them. It would take up to 4 MiB (`tcp_wmem`) from each
 /// connection, which counts as the container's memory and hides for minutes that a client does not read. What is
@@ -23,12 +30,16 @@ const UNSENT: u32 = 128 * 1024;
 /// How long the kernel tries to send to a client that answers nothing, or takes nothing more.
 const UNANSWERED: Duration = Duration::from_secs(90);
 
-/// A client's socket. What is written to it is taken at a minimum rate, or the connection is reset.
+/// A client's socket. What is written to it is taken at a minimum rate, or the connection is reset; and sooner, as with
+/// the head of a request that has come in part, if others need the memory.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: Tcp,
-    pace: Pace,
+    pace: ReaderPace,
     activity: Arc<Activity>,
+    memory: Arc<Memory>,
+    /// For a part of a head, while there is no memory for the rest.
+    debt: Option<Debt>,
     /// Room for one connection, for as long as the socket is open: also while it is a tunnel.
     _room: Occupied,
 }
@@ -38,7 +49,7 @@ impl Socket {
     pub(super) fn new(
         stream: TcpStream,
         memory: Arc<Memory>,
-        pace: Pace,
+        pace: ReaderPace,
         activity: Arc<Activity>,
         room: Occupied,
     ) -> Self {
@@ -47,7 +58,8 @@ impl Socket {
         let options = socket2::SockRef::from(&stream);
         let _ = options.set_tcp_notsent_lowat(UNSENT);
         let _ = options.set_tcp_user_timeout(Some(UNANSWERED));
-        Self { stream: Tcp::new(stream, memory), pace, activity, _room: room }
+        let stream = Tcp::new(stream, Arc::clone(&memory));
+        Self { stream, pace, activity, memory, debt: None, _room: room }
     }
 
     /// When it is closed, the client sees a reset: it must not take what it has got for the whole.
@@ -66,13 +78,29 @@ impl Socket {
             // The ends of a tunnel agree between themselves on when to read.
             Poll::Pending if self.activity.tunnelled() => self.pace.stop(),
             Poll::Pending => {
-                ready!(self.pace.poll_overdue(cx));
+                let overdue = ready!(self.pace.poll_overdue(self.activity.client(), cx));
                 // Also, the kernel need not keep what was sent.
                 self.reset();
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, SlowReader)));
+                return Poll::Ready(Err(match overdue {
+                    Overdue::Slow => io::Error::new(io::ErrorKind::TimedOut, SlowReader),
+                    Overdue::Evicted => io::Error::new(io::ErrorKind::OutOfMemory, Evicted),
+                }));
             }
         }
         outcome
+    }
+
+    /// Ready when a head that waits for memory has to give back what it has.
+    fn poll_evicted(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let waits = self.stream.waits().filter(|(kept, _)| *kept > 0 && self.activity.is_quiet());
+        let Some((kept, since)) = waits else {
+            return Poll::Pending;
+        };
+        // It is polled anew each time that it looks for memory.
+        if self.debt.is_none() && since.elapsed() >= GRACE {
+            self.debt = Some(self.memory.owe(self.activity.client(), kept as u64, since));
+        }
+        self.debt.as_ref().map_or(Poll::Pending, |debt| debt.poll_ended(cx))
     }
 }
 
@@ -81,13 +109,24 @@ impl Socket {
 #[error("the client takes less than the minimum rate")]
 pub(super) struct SlowReader;
 
+/// Others need the memory.
+#[derive(Debug, thiserror::Error)]
+#[error("the memory that it keeps is needed for others")]
+pub(super) struct Evicted;
+
 impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer) {
+            self.debt = None;
+            return Poll::Ready(read);
+        }
+        ready!(self.poll_evicted(cx));
+        self.reset();
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::OutOfMemory, Evicted)))
     }
 }
 

@@ -16,12 +16,17 @@ use std::{
 use hyper::rt::Executor;
 use prometheus::IntCounter;
 
-use super::{pace::Pace, rate::MinRate};
-use crate::memory::{Memory, cost};
+use super::{
+    pace::{Overdue, ReaderPace},
+    rate::MinRate,
+};
+use crate::memory::{ClientId, Memory, cost};
 
 /// What a response's body was asked for in the course of one poll of its stream.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
+    /// The connection that it goes to.
+    client: ClientId,
     /// Bytes that it handed over.
     bytes: usize,
     /// Whether it had nothing the last time that it was asked.
@@ -34,9 +39,9 @@ thread_local! {
 }
 
 /// A body has been asked for its next piece: its bytes, if there was one.
-pub(in crate::proxy) fn note_asked(piece: Option<usize>) {
+pub(super) fn note_asked(client: ClientId, piece: Option<usize>) {
     let before = ASKED.get().map_or(0, |asked| asked.bytes);
-    ASKED.set(Some(Asked { bytes: before + piece.unwrap_or(0), in_vain: piece.is_none() }));
+    ASKED.set(Some(Asked { client, bytes: before + piece.unwrap_or(0), in_vain: piece.is_none() }));
 }
 
 /// Runs the streams of HTTP/2 connections, and ends those whose client is too slow.
@@ -44,13 +49,19 @@ pub(in crate::proxy) fn note_asked(piece: Option<usize>) {
 pub(super) struct Streams {
     rate: MinRate,
     memory: Arc<Memory>,
-    /// Counts those that were ended.
-    slow: IntCounter,
+    ended: Ended,
+}
+
+/// Counts those that were ended: because their client is too slow, and because their memory was needed.
+#[derive(Clone, Debug)]
+pub(super) struct Ended {
+    pub(super) slow: IntCounter,
+    pub(super) evicted: IntCounter,
 }
 
 impl Streams {
-    pub(super) fn new(rate: MinRate, memory: Arc<Memory>, slow: IntCounter) -> Self {
-        Self { rate, memory, slow }
+    pub(super) fn new(rate: MinRate, memory: Arc<Memory>, ended: Ended) -> Self {
+        Self { rate, memory, ended }
     }
 }
 
@@ -59,8 +70,8 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let pace = Pace::of_reader(self.rate, Arc::clone(&self.memory));
-        let stream = watch(stream, pace, self.slow.clone());
+        let pace = ReaderPace::new(self.rate, Arc::clone(&self.memory));
+        let stream = watch(stream, pace, self.ended.clone());
         if self.memory.take(cost::STREAM) {
             tokio::spawn(stream);
             return;
@@ -74,25 +85,25 @@ where
     }
 }
 
-/// Drives a stream to its end, or drops it, which resets it, if its client is too slow.
-async fn watch(stream: impl Future, mut pace: Pace, slow: IntCounter) {
+/// Drives a stream to its end, or drops it, which resets it, if its client is too slow or its memory is needed.
+async fn watch(stream: impl Future, mut pace: ReaderPace, ended: Ended) {
     let mut stream = pin!(stream);
-    // Whether what the body last handed over waits for the client.
-    let mut waiting = false;
+    // The client for which waits what the body last handed over, if it does.
+    let mut waiting = None;
     poll_fn(|cx| {
         ASKED.set(None);
         if stream.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        if let Some(Asked { bytes, in_vain }) = ASKED.take() {
+        if let Some(Asked { client, bytes, in_vain }) = ASKED.take() {
             pace.moved(bytes);
-            waiting = !in_vain;
+            waiting = Some(client).filter(|_| !in_vain);
         }
-        if !waiting {
-            return Poll::Pending;
+        let Some(client) = waiting else { return Poll::Pending };
+        match ready!(pace.poll_overdue(client, cx)) {
+            Overdue::Slow => ended.slow.inc(),
+            Overdue::Evicted => ended.evicted.inc(),
         }
-        ready!(pace.poll_overdue(cx));
-        slow.inc();
         Poll::Ready(())
     })
     .await;
