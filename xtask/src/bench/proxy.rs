@@ -71,16 +71,20 @@ pub(super) fn bench(args: &ProxyArgs) -> Result<()> {
     let mut results = Results::default();
     for round in 0..rounds {
         for load in &loads {
-            // The other way round every other time: who comes first is nobody's advantage.
-            let turn: Vec<_> =
-                if round % 2 == 0 { running.iter().collect() } else { running.iter().rev().collect() };
-            for running in turn.into_iter().filter(|running| load.fits(running.peer)) {
-                interrupt::check()?;
-                let outcome = driver.run(*load, running, order);
-                let outcome =
-                    outcome.with_context(|| format!("{} of {}", load.name(), running.peer.name()))?;
-                eprintln!("round {}: {}, {}: {outcome}", round + 1, load.title(), running.peer.name());
-                results.add(*load, running.peer, outcome);
+            let order = Order { seconds: load.window(seconds), ..order };
+            for turn in 0..load.turns() {
+                // The other way round every other time: who comes first is nobody's advantage.
+                let forth = (round + turn) % 2 == 0;
+                let all: Vec<_> =
+                    if forth { running.iter().collect() } else { running.iter().rev().collect() };
+                for running in all.into_iter().filter(|running| load.fits(running.peer)) {
+                    interrupt::check()?;
+                    let outcome = driver.run(*load, running, order);
+                    let outcome =
+                        outcome.with_context(|| format!("{} of {}", load.name(), running.peer.name()))?;
+                    eprintln!("round {}: {}, {}: {outcome}", round + 1, load.title(), running.peer.name());
+                    results.add(*load, running.peer, outcome);
+                }
             }
         }
     }

@@ -94,6 +94,17 @@ impl Load {
         }
     }
 
+    /// How many windows of it there are in a round. Latency has many short ones: what else the machine does is in
+    /// some of them, and then in the slowest requests, and not in most.
+    pub(super) fn turns(self) -> u32 {
+        if self.figure() == Figure::Latency { 12 } else { 1 }
+    }
+
+    /// Length of a window, in seconds, where others have `seconds`.
+    pub(super) fn window(self, seconds: f64) -> f64 {
+        if self.figure() == Figure::Latency { seconds / 4.0 } else { seconds }
+    }
+
     /// Whether it can be put on a peer: the backend speaks no HTTP/2, and its memory is nobody's question.
     pub(super) fn fits(self, peer: Peer) -> bool {
         peer != Peer::Direct || !matches!(self, Self::Http2 | Self::Idle)

@@ -11,7 +11,10 @@ use super::peers::Peer;
 #[derive(Debug, Default)]
 pub(super) struct Results(BTreeMap<(Load, Peer), Vec<Outcome>>);
 
-/// A number that was measured once a round: the median, and how far the rounds differ.
+/// Of so many numbers the range is that of the middle half: of more, the extremes are of ever less likely events.
+const MANY: usize = 20;
+
+/// A number that was measured several times: the median, and the range.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Spread {
     pub(super) low: f64,
@@ -80,7 +83,8 @@ impl Spread {
         let at = |index: usize| numbers.get(index).copied().unwrap_or(f64::NAN);
         let (last, middle) = (numbers.len().saturating_sub(1), numbers.len() / 2);
         let median = if numbers.len() % 2 == 1 { at(middle) } else { (at(last / 2) + at(middle)) / 2.0 };
-        Self { low: at(0), median, high: at(last) }
+        let edge = if numbers.len() < MANY { 0 } else { numbers.len() / 4 };
+        Self { low: at(edge), median, high: at(last - edge) }
     }
 }
 
@@ -93,6 +97,12 @@ impl fmt::Display for Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_range_of_many_is_that_of_the_middle_half() {
+        let many = Spread::of((1..=41).map(f64::from));
+        assert_eq!(many, Spread { low: 11.0, median: 21.0, high: 31.0 });
+    }
 
     #[test]
     fn a_median_lies_in_the_middle() {
