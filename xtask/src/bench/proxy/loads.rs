@@ -105,9 +105,14 @@ impl Load {
         if self.figure() == Figure::Latency { seconds / 4.0 } else { seconds }
     }
 
-    /// Whether it can be put on a peer: the backend speaks no HTTP/2, and its memory is nobody's question.
+    /// Whether it can be put on a peer: the backend speaks no HTTP/2, and its memory is nobody's question; Envoy
+    /// cannot take half of HAProxy's load, and what it leaves behind would slow whoever comes next.
     pub(super) fn fits(self, peer: Peer) -> bool {
-        peer != Peer::Direct || !matches!(self, Self::Http2 | Self::Idle)
+        match peer {
+            Peer::Direct => !matches!(self, Self::Http2 | Self::Idle),
+            Peer::Envoy => self != Self::Half,
+            _ => true,
+        }
     }
 
     /// How the driver is told: see `Order` in its `drive.rs`.
