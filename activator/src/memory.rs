@@ -33,8 +33,8 @@ const EVERY: Duration = Duration::from_millis(100);
 const SOON: Duration = Duration::from_millis(5);
 /// How long a request waits for memory.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// And how often it looks for some, after a while: who has just come looks more often.
-const SELDOM: Duration = Duration::from_millis(80);
+/// How often whoever waits looks whether there is any, after a while: who has just come looks more often.
+pub(crate) const SELDOM: Duration = Duration::from_millis(80);
 /// How often somebody may be ended: what the last ones had is given back by then.
 const ROUND: Duration = Duration::from_millis(100);
 

@@ -15,12 +15,10 @@ use tokio::{
     time::Sleep,
 };
 
-use crate::memory::{Memory, cost};
+use crate::memory::{Memory, SELDOM, cost};
 
-/// How often who waits for memory looks whether there is any, at first and after a while: who has just come looks more
-/// often.
+/// How often who waits for memory looks whether there is any, at first; after a while it is [`SELDOM`].
 const OFTEN: Duration = Duration::from_millis(10);
-const SELDOM: Duration = Duration::from_millis(80);
 
 /// So much is read of what answers us even if only the reserve is left.
 const SMALL: usize = 16 * 1024;
@@ -56,6 +54,11 @@ impl Tcp {
     /// The connection itself.
     pub(crate) fn get_ref(&self) -> &TcpStream {
         &self.stream
+    }
+
+    /// Where what comes on it is kept.
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// If there is no memory for what comes: how much is kept of what has come, and since when it waits.

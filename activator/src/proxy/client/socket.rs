@@ -37,7 +37,6 @@ pub(super) struct Socket {
     stream: Tcp,
     pace: ReaderPace,
     activity: Arc<Activity>,
-    memory: Arc<Memory>,
     /// For a part of a head, while there is no memory for the rest.
     debt: Option<Debt>,
     /// Room for one connection, for as long as the socket is open: also while it is a tunnel.
@@ -58,8 +57,7 @@ impl Socket {
         let options = socket2::SockRef::from(&stream);
         let _ = options.set_tcp_notsent_lowat(UNSENT);
         let _ = options.set_tcp_user_timeout(Some(UNANSWERED));
-        let stream = Tcp::new(stream, Arc::clone(&memory));
-        Self { stream, pace, activity, memory, debt: None, _room: room }
+        Self { stream: Tcp::new(stream, memory), pace, activity, debt: None, _room: room }
     }
 
     /// When it is closed, the client sees a reset: it must not take what it has got for the whole.
@@ -98,7 +96,7 @@ impl Socket {
         };
         // It is polled anew each time that it looks for memory.
         if self.debt.is_none() && since.elapsed() >= GRACE {
-            self.debt = Some(self.memory.owe(self.activity.client(), kept as u64, since));
+            self.debt = Some(self.stream.memory().owe(self.activity.client(), kept as u64, since));
         }
         self.debt.as_ref().map_or(Poll::Pending, |debt| debt.poll_ended(cx))
     }
