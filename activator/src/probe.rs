@@ -10,7 +10,8 @@ use http_body_util::Empty;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use pilotlight_crds::Protocol;
-use tokio::{net::TcpStream, runtime::Handle, task::JoinHandle};
+use tokio::{net::TcpStream, runtime::Handle};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     function::{FunctionState, PodRef},
@@ -131,23 +132,14 @@ async fn ask(
     let response = match protocol {
         Protocol::Http1 => {
             let (mut sender, connection) = http1::handshake(stream).await.ok()?;
-            let _driven = Driven(tokio::spawn(async move { drop(connection.await) }));
+            let _driver = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.await) }));
             sender.send_request(request).await
         }
         Protocol::H2c => {
             let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.ok()?;
-            let _driven = Driven(tokio::spawn(async move { drop(connection.await) }));
+            let _driver = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.await) }));
             sender.send_request(request).await
         }
     };
     Some(response.ok()?.status())
-}
-
-/// A connection's task, which ends when nobody waits for an answer any longer.
-struct Driven(JoinHandle<()>);
-
-impl Drop for Driven {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

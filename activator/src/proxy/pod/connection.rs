@@ -21,7 +21,7 @@ use hyper::{
     client::conn::{TrySendError, http1, http2},
 };
 use pilotlight_crds::Protocol;
-use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::clock::Clock;
 use crate::proxy::body::RequestBody;
@@ -35,8 +35,8 @@ pub(crate) struct Connection {
     sender: Sender,
     /// `None`: it has a task of its own, or has ended.
     driver: Option<Driver>,
-    /// One that somebody drove at first, and that now drives itself.
-    task: Option<Task>,
+    /// One that somebody drove at first, and that now drives itself [`Until::Dropped`].
+    task: Option<AbortOnDropHandle<()>>,
     /// For whoever uses it now.
     clock: Clock,
 }
@@ -52,15 +52,14 @@ enum Sender {
 /// Reads and writes while it is polled.
 struct Driver(Pin<Box<dyn Future<Output = ()> + Send>>);
 
-/// A task that ends with the connection: it may wait for a pod that reads nothing, and there nobody would be heard
-/// who no longer wants the rest.
-#[derive(Debug)]
-struct Task(AbortHandle);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+/// How long a connection drives itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Until this [`Connection`] is dropped. The task may wait for a pod that reads nothing: it would not hear that
+    /// nobody wants the rest any longer.
+    Dropped,
+    /// Until one of its two ends closes it: after an upgrade others have it.
+    Closed,
 }
 
 impl fmt::Debug for Driver {
@@ -164,17 +163,12 @@ impl Connection {
         self.clock.poll(deadline, cx)
     }
 
-    /// Gives it a task, for as long as there is this connection: nobody need poll for it any longer.
-    pub(super) fn drive_itself(&mut self) {
-        if let Some(Driver(driver)) = self.driver.take() {
-            self.task = Some(Task(tokio::spawn(driver).abort_handle()));
-        }
-    }
-
-    /// Gives it a task that outlives it: it becomes something else.
-    pub(super) fn detach(&mut self) {
-        if let Some(Driver(driver)) = self.driver.take() {
-            tokio::spawn(driver);
+    /// Gives it a task: nobody need poll for it any longer.
+    pub(super) fn drive_itself(&mut self, until: Until) {
+        let Some(Driver(driver)) = self.driver.take() else { return };
+        let task = tokio::spawn(driver);
+        if until == Until::Dropped {
+            self.task = Some(AbortOnDropHandle::new(task));
         }
     }
 }

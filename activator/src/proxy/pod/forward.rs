@@ -11,7 +11,7 @@ use pilotlight_crds::Protocol;
 
 use super::{
     connect::{ConnectError, connect},
-    connection::Connection,
+    connection::{Connection, Until},
 };
 use crate::{
     function::{Slot, Timeouts},
@@ -249,9 +249,9 @@ async fn send(
             progress.answered();
             // What is left of the request, or of an upgrade, goes on whether or not the client reads.
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                connection.detach();
+                connection.drive_itself(Until::Closed);
             } else if !progress.ended() {
-                connection.drive_itself();
+                connection.drive_itself(Until::Dropped);
             }
             Ok((response, connection))
         }
