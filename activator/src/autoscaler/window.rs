@@ -8,10 +8,10 @@ use std::{
 /// Length of one bucket.
 const BUCKET: Duration = Duration::from_secs(1);
 
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// What happened in one second, counted from when the window began.
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Bucket {
-    /// Seconds since the window began that this bucket stands for.
-    second: u64,
+    ends: Instant,
     /// Requests × seconds that were in flight or held.
     request_seconds: f64,
     /// The most that were in flight or held at once.
@@ -26,8 +26,6 @@ pub struct Window {
     began: Instant,
     length: Duration,
     buckets: VecDeque<Bucket>,
-    /// When the last bucket ends.
-    ends: Instant,
     /// In flight and held since `since`.
     level: u32,
     since: Instant,
@@ -45,7 +43,6 @@ impl Window {
             began: now,
             length,
             buckets: VecDeque::new(),
-            ends: now,
             level: 0,
             since: now,
             last_busy: None,
@@ -66,7 +63,7 @@ impl Window {
     /// So many requests have arrived elsewhere, and may be answered already.
     pub fn arrive_many(&mut self, count: u32, now: Instant) {
         self.advance(now);
-        self.bucket(now).0.arrivals += u64::from(count);
+        self.bucket(now).arrivals += u64::from(count);
         if count > 0 {
             self.last_busy = Some(now);
         }
@@ -84,7 +81,7 @@ impl Window {
         self.advance(now);
         self.level = level;
         self.busy_since = (level > 0).then(|| self.busy_since.unwrap_or(now));
-        let (bucket, _) = self.bucket(now);
+        let bucket = self.bucket(now);
         bucket.peak = bucket.peak.max(level);
     }
 
@@ -132,28 +129,29 @@ impl Window {
         now.saturating_duration_since(self.began).min(span).max(BUCKET).as_secs_f64()
     }
 
-    fn second(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.began).as_secs()
+    /// When the bucket ends that `at` falls into.
+    fn end(&self, at: Instant) -> Instant {
+        let second = at.saturating_duration_since(self.began).as_secs();
+        self.began + BUCKET * (second as u32 + 1)
     }
 
+    /// The buckets of the last `span`, the present one included.
     fn recent(&self, span: Duration, now: Instant) -> impl Iterator<Item = &Bucket> {
-        let oldest = (self.second(now) + 1).saturating_sub(span.as_secs().max(1));
-        self.buckets.iter().filter(move |bucket| bucket.second >= oldest)
+        let (span, end) = (Duration::from_secs(span.as_secs()).max(BUCKET), self.end(now));
+        self.buckets.iter().filter(move |bucket| bucket.ends + span > end)
     }
 
-    /// The bucket for what happens now, and when it ends.
-    fn bucket(&mut self, now: Instant) -> (&mut Bucket, Instant) {
-        if now >= self.ends || self.buckets.is_empty() {
-            let second = self.second(now);
-            self.buckets.push_back(Bucket { second, peak: self.level, ..Bucket::default() });
-            self.ends = self.began + BUCKET * (second as u32 + 1);
-            let oldest = second.saturating_sub(self.length.as_secs());
-            while self.buckets.front().is_some_and(|first| first.second < oldest) {
+    /// The bucket for what happens now.
+    fn bucket(&mut self, now: Instant) -> &mut Bucket {
+        if self.buckets.back().is_none_or(|last| now >= last.ends) {
+            let ends = self.end(now);
+            self.buckets.push_back(Bucket { ends, request_seconds: 0.0, peak: self.level, arrivals: 0 });
+            while self.buckets.front().is_some_and(|first| first.ends + self.length < ends) {
                 self.buckets.pop_front();
             }
         }
         let last = self.buckets.len() - 1;
-        (&mut self.buckets[last], self.ends)
+        &mut self.buckets[last]
     }
 
     /// Books the current level from `since` until `now`, second by second.
@@ -167,8 +165,8 @@ impl Window {
         let mut from = self.since.max(now.checked_sub(self.length).unwrap_or(self.since));
         while from < now {
             let level = f64::from(self.level);
-            let (bucket, ends) = self.bucket(from);
-            let until = ends.min(now);
+            let bucket = self.bucket(from);
+            let until = bucket.ends.min(now);
             bucket.request_seconds += level * (until - from).as_secs_f64();
             from = until;
         }
