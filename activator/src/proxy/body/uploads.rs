@@ -2,25 +2,24 @@
 //!
 //! hyper sends a request's body in a task of its own. While the pod gives it no room, the task waits for that and asks
 //! the body for nothing, so the body cannot end it; and for as long as it waits, the stream stays open, whoever has given
-//! up the response. The task can: it knows whose body it has asked.
+//! up the response. The task can: the first time that it asks the body, it learns whose it is.
 
-use std::{cell::RefCell, future::poll_fn, pin::pin, sync::Arc, task::Poll};
+use std::{cell::OnceCell, future::poll_fn, pin::pin, sync::Arc, task::Poll};
 
 use hyper::rt::Executor;
 
 use super::progress::Progress;
 
-thread_local! {
-    /// Whose body the task that runs has asked for more; `None`: no task of [`Uploads`] runs.
-    static ASKED: RefCell<Option<Option<Arc<Progress>>>> = const { RefCell::new(None) };
+tokio::task_local! {
+    /// The upload that this task sends.
+    static UPLOAD: OnceCell<Arc<Progress>>;
 }
 
 /// A body is asked for its next piece.
 pub(super) fn note_upload(progress: &Arc<Progress>) {
-    ASKED.with_borrow_mut(|asked| {
-        if let Some(whose @ None) = asked {
-            *whose = Some(Arc::clone(progress));
-        }
+    // With HTTP/1 it is not such a task that asks.
+    let _ = UPLOAD.try_with(|upload| {
+        upload.get_or_init(|| Arc::clone(progress));
     });
 }
 
@@ -33,18 +32,15 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     fn execute(&self, task: F) {
-        tokio::spawn(async move {
-            let (mut task, mut upload) = (pin!(task), None::<Arc<Progress>>);
+        tokio::spawn(UPLOAD.scope(OnceCell::new(), async move {
+            let mut task = pin!(task);
             poll_fn(|cx| {
-                if upload.as_ref().is_some_and(|upload| upload.is_abandoned(cx)) {
+                if UPLOAD.with(|upload| upload.get().is_some_and(|upload| upload.is_abandoned(cx))) {
                     return Poll::Ready(());
                 }
-                ASKED.set(Some(upload.take()));
-                let done = task.as_mut().poll(cx).map(drop);
-                upload = ASKED.take().flatten();
-                done
+                task.as_mut().poll(cx).map(drop)
             })
             .await;
-        });
+        }));
     }
 }

@@ -33,15 +33,18 @@ struct Asked {
     in_vain: bool,
 }
 
-thread_local! {
-    /// Set by a body, read by the task that has just polled it.
-    static ASKED: Cell<Option<Asked>> = const { Cell::new(None) };
+tokio::task_local! {
+    /// Set by the body of this task's stream, taken by the task when it has polled the stream.
+    static ASKED: Cell<Option<Asked>>;
 }
 
 /// A body has been asked for its next piece: its bytes, if there was one.
 pub(super) fn note_asked(client: ClientId, piece: Option<usize>) {
-    let before = ASKED.get().map_or(0, |asked| asked.bytes);
-    ASKED.set(Some(Asked { client, bytes: before + piece.unwrap_or(0), in_vain: piece.is_none() }));
+    // With HTTP/1 it is not such a task that asks.
+    let _ = ASKED.try_with(|asked| {
+        let before = asked.get().map_or(0, |asked| asked.bytes);
+        asked.set(Some(Asked { client, bytes: before + piece.unwrap_or(0), in_vain: piece.is_none() }));
+    });
 }
 
 /// Runs the streams of HTTP/2 connections, and ends those whose client is too slow.
@@ -71,7 +74,7 @@ where
 {
     fn execute(&self, stream: F) {
         let pace = ReaderPace::new(self.rate, Arc::clone(&self.memory));
-        let stream = watch(stream, pace, self.ended.clone());
+        let stream = ASKED.scope(Cell::new(None), watch(stream, pace, self.ended.clone()));
         if self.memory.take(cost::STREAM) {
             tokio::spawn(stream);
             return;
@@ -91,11 +94,10 @@ async fn watch(stream: impl Future, mut pace: ReaderPace, ended: Ended) {
     // The client for which waits what the body last handed over, if it does.
     let mut waiting = None;
     poll_fn(|cx| {
-        ASKED.set(None);
         if stream.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        if let Some(Asked { client, bytes, in_vain }) = ASKED.take() {
+        if let Some(Asked { client, bytes, in_vain }) = ASKED.with(Cell::take) {
             pace.moved(bytes);
             waiting = Some(client).filter(|_| !in_vain);
         }
