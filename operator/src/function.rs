@@ -4,6 +4,7 @@ mod apply;
 mod build;
 mod drift;
 mod observe;
+mod pod;
 mod revisions;
 mod status;
 mod validate;

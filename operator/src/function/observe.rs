@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use k8s_openapi::{
-    api::{
-        apps::v1::Deployment,
-        core::v1::{Pod, Service},
-    },
+    api::{apps::v1::Deployment, core::v1::Service},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::{Resource, runtime::reflector::ObjectRef};
-use pilotlight_crds::{Function, FunctionKey, FunctionStatus, ObservedPod, PodTrouble, names};
+use pilotlight_crds::{Function, FunctionKey, FunctionStatus, names};
 
-use crate::{context::Context, error::Error, function::revisions::Revision};
+use crate::{
+    context::Context,
+    error::Error,
+    function::{pod::PodView, revisions::Revision},
+};
 
 /// Which Function this is, down to its uid: a Function of the same name may have been deleted just now.
 #[derive(Clone, Debug)]
@@ -65,15 +65,6 @@ pub(crate) struct Observed {
     pub pods: Vec<PodView>,
 }
 
-/// What counts of a pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PodView {
-    pub revision: String,
-    pub trouble: Option<PodTrouble>,
-    /// Since when the kubelet calls it ready.
-    pub ready_since: Option<Timestamp>,
-}
-
 impl Observed {
     /// The revisions that exist.
     pub(crate) fn revisions(&self) -> impl Iterator<Item = Revision> {
@@ -109,20 +100,4 @@ pub(crate) async fn observe(
             .filter_map(|pod| PodView::read(pod))
             .collect(),
     })
-}
-
-impl PodView {
-    /// Reads a pod; `None` if it is not a Function's, or ends.
-    pub(crate) fn read(pod: &Pod) -> Option<Self> {
-        let seen = ObservedPod::read(pod).filter(|pod| !pod.ending)?;
-        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        let ready = conditions.into_iter().find(|c| c.type_ == "Ready" && c.status == "True");
-        Some(Self {
-            revision: seen.revision,
-            trouble: seen.trouble,
-            ready_since: ready
-                .and_then(|condition| condition.last_transition_time.as_ref())
-                .map(|time| time.0),
-        })
-    }
 }

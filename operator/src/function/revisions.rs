@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use pilotlight_crds::{PodTrouble, deployment_trouble, names};
 
-use crate::function::observe::PodView;
+use crate::function::pod::PodView;
 
 /// So long a pod of a new revision must have been ready before it takes over. There is no kubelet probe,
 /// so "ready" only says that the process has started, and one that ends at once is ready for a moment.

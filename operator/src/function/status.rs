@@ -33,7 +33,8 @@ use crate::{
     error::{Error, chain},
     function::{
         apply::Refusal,
-        observe::{Observed, PodView},
+        observe::Observed,
+        pod::PodView,
         revisions::{Revision, Serving, serving},
     },
 };
