@@ -55,7 +55,7 @@ use self::{
     growth::Growth,
     lending::{after_release, ask_back, hand_out},
     mail::Mail,
-    replicas::PodEntry,
+    pod::PodEntry,
     role::Role,
     slot::HeldGuard,
 };

@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use super::{FunctionState, Inner, Phase, PodRef, replicas::PodEntry};
+use super::{FunctionState, Inner, Phase, PodRef, pod::PodEntry};
 
 impl FunctionState {
     /// A pod answers on its port.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, collections::BTreeSet, time::Instant};
 
 use super::{
     FunctionConfig, Inner, PodRef, Waiter,
-    replicas::PodEntry,
+    pod::PodEntry,
     role::{Book, Role},
 };
 use crate::{

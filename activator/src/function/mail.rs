@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-use super::{FunctionState, Inner, Outbox, PodRef, replicas::PodEntry, role::Role};
+use super::{FunctionState, Inner, Outbox, PodRef, pod::PodEntry, role::Role};
 use crate::peer::{Leases, Load, MemberId, Moment, Word};
 
 /// What goes to peers, and when.

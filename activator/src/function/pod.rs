@@ -1,4 +1,4 @@
-//! A pod that can be called: its address, its connections, and a way to tell that it has gone.
+//! A pod: what is known of it, and once it can be called, its address, its connections, and whether it answers.
 
 use std::{
     net::SocketAddr,
@@ -7,8 +7,10 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    time::Instant,
 };
 
+use pilotlight_crds::ObservedPod;
 use tokio_util::sync::CancellationToken;
 
 use crate::proxy::Pool;
@@ -97,5 +99,36 @@ impl Deref for PodRef {
 impl PartialEq for PodRef {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// What is known of a pod.
+#[derive(Debug)]
+pub(super) struct PodEntry {
+    /// What the watch says.
+    pub(super) observed: ObservedPod,
+    /// Set once the address is known.
+    pub(super) pod: Option<PodRef>,
+    /// Whether it answers on its port.
+    pub(super) answers: bool,
+    /// Whether it refused a connection and has not answered since.
+    pub(super) set_aside: bool,
+    /// Whether it takes no new requests because it is to go.
+    pub(super) retiring: bool,
+    pub(super) in_trouble_since: Option<Instant>,
+}
+
+impl PodEntry {
+    pub(super) fn revision(&self) -> &str {
+        &self.observed.revision
+    }
+
+    /// Whether it is about to end, or has.
+    pub(super) fn ends(&self) -> bool {
+        self.observed.ending
+    }
+
+    pub(super) fn live(&self, revision: &str) -> bool {
+        !self.observed.ending && self.observed.revision == revision
     }
 }

@@ -14,6 +14,7 @@ use super::{
     ColdStart, FunctionConfig, FunctionState, HoldError, Inner, Phase, Pod, PodRef, Pulse, Waiter,
     health::set_aside,
     lending::{announce, give_back_idle, hand_out},
+    pod::PodEntry,
 };
 use crate::{
     autoscaler::{Decision, Seen},
@@ -40,21 +41,6 @@ pub struct ObservedDeployment {
     pub trouble: Option<PodTrouble>,
 }
 
-/// What is known of a pod.
-#[derive(Debug)]
-pub(super) struct PodEntry {
-    observed: ObservedPod,
-    /// Set once the address is known.
-    pub(super) pod: Option<PodRef>,
-    /// Whether it answers on its port.
-    pub(super) answers: bool,
-    /// Whether it refused a connection and has not answered since.
-    pub(super) set_aside: bool,
-    /// Whether it takes no new requests because it is to go.
-    pub(super) retiring: bool,
-    in_trouble_since: Option<Instant>,
-}
-
 /// What the autoscaler works on.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -68,21 +54,6 @@ pub struct Observed {
     pub version: Option<String>,
     /// Revisions other than the serving one that still have requests in flight.
     pub busy_revisions: BTreeSet<String>,
-}
-
-impl PodEntry {
-    pub(super) fn revision(&self) -> &str {
-        &self.observed.revision
-    }
-
-    /// Whether it is about to end, or has.
-    pub(super) fn ends(&self) -> bool {
-        self.observed.ending
-    }
-
-    pub(super) fn live(&self, revision: &str) -> bool {
-        !self.observed.ending && self.observed.revision == revision
-    }
 }
 
 impl FunctionState {

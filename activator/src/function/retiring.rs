@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{FunctionState, Inner, PodRef, replicas::PodEntry};
+use super::{FunctionState, Inner, PodRef, pod::PodEntry};
 
 /// Pods that may go now.
 #[derive(Clone, Debug, PartialEq, Eq)]
