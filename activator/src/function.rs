@@ -8,8 +8,8 @@
 //! - [`slot`]: leave to have a request in a pod; [`retries`]: how many may be sent again
 //! - [`pod`]: one that can be called. [`replicas`]: those that take requests, [`health`]: those that answer,
 //!   [`growth`]: whether more are coming, [`retiring`]: which ones go, [`coldstart`]: when there was none
-//! - [`role`]: owner or lessee among several activators, [`lending`]: who gets a free slot, [`mail`], [`outbox`]:
-//!   what peers are told
+//! - [`role`]: owner or lessee among several activators, [`lending`]: who gets a free slot; [`peers`]: what peers
+//!   say, [`mail`], [`outbox`]: what they are told
 
 mod coldstart;
 mod config;
@@ -18,6 +18,7 @@ mod health;
 mod lending;
 mod mail;
 mod outbox;
+mod peers;
 mod pod;
 mod process;
 mod replicas;
@@ -53,7 +54,7 @@ pub use self::{
 };
 use self::{
     growth::Growth,
-    lending::{after_release, ask_back, hand_out},
+    lending::{after_release, ask_back, hand_out, in_use},
     mail::Mail,
     pod::PodEntry,
     role::Role,
@@ -333,7 +334,7 @@ impl FunctionState {
             }
             inner.slots.set_timeout(config.hold_timeout);
             if old.limit != config.limit {
-                let in_use = role::in_use(&inner, config.limit);
+                let in_use = in_use(&inner, config.limit);
                 inner.role.limit_changed(in_use, now);
             }
             self.settle(&mut inner, now)

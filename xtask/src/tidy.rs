@@ -17,6 +17,8 @@ const PURE: &[&str] = &[
     "activator/src/autoscaler/decide.rs",
     "activator/src/autoscaler/policy.rs",
     "activator/src/autoscaler/window.rs",
+    "activator/src/function/growth.rs",
+    "activator/src/function/role.rs",
     "activator/src/peer/leases.rs",
     "activator/src/peer/ledger.rs",
     "activator/src/peer/members.rs",
@@ -43,6 +45,7 @@ const PURE: &[&str] = &[
     "operator/src/function/build/service.rs",
     "operator/src/function/build/warnings.rs",
     "operator/src/function/drift.rs",
+    "operator/src/function/revisions.rs",
     "operator/src/function/validate.rs",
 ];
 

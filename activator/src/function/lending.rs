@@ -8,7 +8,7 @@ use super::{
     role::{Book, Role},
 };
 use crate::{
-    peer::{Ledger, MemberId, comes_before},
+    peer::{ByPod, Ledger, MemberId, comes_before},
     slots::{Grant, Limit, Slots},
 };
 
@@ -19,6 +19,16 @@ const SPARE: u32 = 256;
 pub(super) fn set_room(inner: &mut Inner, limit: Limit, uid: &str) {
     let Some(pod) = inner.pods.get(uid).and_then(|entry| entry.pod.as_ref()) else { return };
     inner.slots.set_room(pod, inner.role.room(limit, uid));
+}
+
+/// Leases that are needed for what is in flight.
+pub(super) fn in_use(inner: &Inner, limit: Limit) -> ByPod {
+    if limit.get().is_none() {
+        return ByPod::new();
+    }
+    let pods = inner.pods.iter().filter_map(|(uid, entry)| Some((uid, entry.pod.as_ref()?)));
+    let counted = pods.map(|(uid, pod)| (uid.clone(), inner.slots.in_flight_on(pod)));
+    counted.filter(|(_, in_flight)| *in_flight > 0).collect()
 }
 
 /// A request has left a pod: if others wait for its lease, or the pod is not used any longer, the lease goes
