@@ -39,38 +39,24 @@ pub(crate) fn kubectl() -> Result<PathBuf> {
 
 /// The CoreDNS binary.
 pub(crate) fn coredns() -> Result<PathBuf> {
-    let module = Module {
-        name: "coredns",
-        note: "the cluster's DNS, once: about 2 minutes",
-        package: ".",
-        stamp: String::new(),
-    };
-    Ok(module.ensure(|_| Ok(()))?.join("coredns"))
+    binary("coredns", "the cluster's DNS, once: about 2 minutes", ".")
 }
 
 /// The helm binary: the user's own, else one built here.
 pub(crate) fn helm() -> Result<PathBuf> {
-    if let Some(own) = super::find("helm") {
-        return Ok(own);
-    }
-    let module = Module {
-        name: "helm",
-        note: "no helm on PATH, so once: about 2 minutes",
-        package: "helm.sh/helm/v3/cmd/helm",
-        stamp: String::new(),
-    };
-    Ok(module.ensure(|_| Ok(()))?.join("helm"))
+    let build = || binary("helm", "no helm on PATH, so once: about 2 minutes", "helm.sh/helm/v3/cmd/helm");
+    super::find("helm").map_or_else(build, Ok)
 }
 
 /// The h2spec binary: the conformance tests of HTTP/2.
 pub(crate) fn h2spec() -> Result<PathBuf> {
-    let module = Module {
-        name: "h2spec",
-        note: "the conformance tests of HTTP/2, once: about half a minute",
-        package: "github.com/summerwind/h2spec/cmd/h2spec",
-        stamp: String::new(),
-    };
-    Ok(module.ensure(|_| Ok(()))?.join("h2spec"))
+    let note = "the conformance tests of HTTP/2, once: about half a minute";
+    binary("h2spec", note, "github.com/summerwind/h2spec/cmd/h2spec")
+}
+
+fn binary(name: &'static str, note: &'static str, package: &'static str) -> Result<PathBuf> {
+    let module = Module { name, note, package, stamp: String::new() };
+    Ok(module.ensure(|_| Ok(()))?.join(name))
 }
 
 /// Kubernetes learns its version from the linker; without it everything reports v0.0.0.
