@@ -179,6 +179,11 @@ impl Bed {
         }
     }
 
+    /// Waits until nothing is in flight.
+    pub(super) async fn until_idle(&self) {
+        self.until("nothing is in flight", |report| report.in_flight == 0).await;
+    }
+
     /// Waits until nothing is accepted any longer.
     pub(super) async fn until_ending(&self) {
         self.stop.cancelled().await;

@@ -128,7 +128,7 @@ async fn every_case_ends_as_a_strict_proxy_owes_it() {
             case.raw = case.raw.replace(theirs, ours);
         }
         let (answer, closed) = exchange(bed.addr, bytes(&case.raw)).await;
-        bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+        bed.until_idle().await;
         let (status, expect) = (statuses(&answer).first().copied(), &case.expect);
         let fits = expect.status.is_empty() || status.is_some_and(|status| expect.status.contains(&status));
         let why = match complaint(&case, &pod.take()) {

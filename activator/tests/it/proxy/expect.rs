@@ -91,7 +91,7 @@ async fn a_pod_that_refuses_never_gets_the_body_and_the_client_no_100() {
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     assert!(answer.contains("why: too-large") && answer.contains("connection: close"), "{answer}");
     assert!(answer.ends_with("no"), "{answer}");
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn an_upload_that_nobody_reads_delays_no_other_request() {
     let mut upload = TcpStream::connect(bed.addr).await.unwrap();
     upload.write_all(b"POST / HTTP/1.1\r\nhost: hello.demo\r\ncontent-length: 1000\r\n\r\nx").await.unwrap();
     read_until(&mut upload, "early").await;
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
     // The rest of the upload never comes.
     let next = tokio::time::timeout(Duration::from_secs(5), bed.get("/")).await.expect("it is not behind it");
     assert_eq!((next.status().as_u16(), &next.body()[..]), (200, &b"early"[..]));

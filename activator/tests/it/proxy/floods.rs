@@ -36,7 +36,7 @@ async fn flood(bed: &Bed, opening: &[u8], mut round: impl FnMut() -> Vec<u8>) ->
     let others = async { assert_eq!(bed.get("/").await.status(), 200) };
     tokio::join!(write, reader.until_end(), others);
     assert_eq!(bed.get("/").await.status(), 200);
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
     reader.heard
 }
 
@@ -117,7 +117,7 @@ async fn slow_rapid_resets_end_too() {
     };
     tokio::join!(write, reader.until_end());
     assert!(pod.asked() <= 2_100, "{} reached the pod", pod.asked());
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]

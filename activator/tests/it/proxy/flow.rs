@@ -92,7 +92,7 @@ async fn a_client_that_does_not_read(protocol: Protocol) {
     let under_way = standstill(&taken).await;
     assert!(under_way < UNDER_WAY, "{under_way} bytes of {WHOLE} were taken from the pod");
     assert_eq!(count(response.into_body()).await, WHOLE);
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 async fn a_pod_that_does_not_read(protocol: Protocol) {

@@ -130,7 +130,7 @@ async fn unary_client_streaming_and_server_streaming_calls_pass() {
         assert_eq!(told(whole.trailers().unwrap(), "grpc-status"), "0");
         assert_eq!(whole.to_bytes(), sent.concat());
     }
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn both_sides_of_a_call_talk_in_turn() {
     drop(say);
     let rest = response.into_body().collect().await.unwrap();
     assert_eq!(told(rest.trailers().unwrap(), "grpc-status"), "0");
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]
@@ -226,7 +226,7 @@ async fn a_call_that_takes_too_long_ends_with_a_status() {
         assert_eq!(told(trailers, "grpc-status"), status);
         assert!(told(trailers, "grpc-message").contains(why), "{trailers:?}");
     }
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 
     let bed = Bed::new(spec()).await;
     bed.see(&Pod::serving_http2("a", never).await);
@@ -236,7 +236,7 @@ async fn a_call_that_takes_too_long_ends_with_a_status() {
         (told(headers, "grpc-status"), told(headers, "pilotlight-reason")),
         ("4", "deadline-exceeded")
     );
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]
@@ -255,7 +255,7 @@ async fn a_pods_reset_reaches_the_client_with_its_code() {
     let error = response.into_body().collect().await.unwrap_err();
     let source = std::error::Error::source(&error).unwrap().downcast_ref::<h2::Error>().unwrap();
     assert_eq!(source.reason(), Some(Reason::ENHANCE_YOUR_CALM));
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]
@@ -272,7 +272,7 @@ async fn a_pod_whose_connection_breaks_is_unavailable() {
     let whole = response.into_body().collect().await.unwrap();
     assert_eq!(told(whole.trailers().unwrap(), "grpc-status"), "14");
     assert_eq!(whole.to_bytes(), message("one"));
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]
@@ -297,7 +297,7 @@ async fn a_cancelled_call_is_cancelled_at_the_pod() {
     assert_eq!(bed.report().in_flight, 1);
     drop((response, say));
     tokio::time::timeout(PATIENCE, CANCELLED.notified()).await.expect("the pod hears of it");
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]
@@ -339,5 +339,5 @@ async fn a_pod_that_ends_a_call_early_stops_its_client() {
     assert_eq!(told(&body.trailers().await.unwrap().unwrap(), "grpc-status"), "3");
     let reset = tokio::time::timeout(PATIENCE, poll_fn(|cx| upload.poll_reset(cx))).await.unwrap();
     assert_eq!(reset.unwrap(), Reason::NO_ERROR, "RFC 9113, section 8.1: stop, all is well");
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }

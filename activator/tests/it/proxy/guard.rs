@@ -120,7 +120,7 @@ async fn a_bad_chunk_breaks_the_pods_request_off() {
     {
         let (answer, closed) = exchange(bed.addr, format!("{head}{bad}").into_bytes()).await;
         assert_eq!((statuses(&answer), closed), (vec![400], true), "{bad:?}: {answer}");
-        bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+        bed.until_idle().await;
     }
     let log = pod.log();
     assert_eq!((log.requests.len(), log.malformed.len()), (0, 0), "no body looks complete: {log:?}");

@@ -41,7 +41,7 @@ async fn a_slow_answer_is_waited_for() {
     bed.see(&Pod::serving("a", after(Duration::from_millis(200))).await);
     let answer = answer(send(&bed, GET).await).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("hello"), "{answer}");
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]
@@ -92,5 +92,5 @@ async fn half_a_request_is_none() {
     let upload = "POST / HTTP/1.1\r\nhost: hello.demo\r\ncontent-length: 10\r\n\r\nhalf";
     let answer = answer(send(&bed, upload).await).await;
     assert!(!answer.contains("whole"), "{answer}");
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }

@@ -62,7 +62,7 @@ async fn a_call_from_zero_reaches_a_pod_that_speaks_http2_and_its_trailers_come_
     let whole = response.into_body().collect().await.unwrap();
     assert_eq!(whole.trailers().unwrap()["grpc-status"], "0");
     assert_eq!(whole.to_bytes(), Bytes::from_static(b"message"));
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn many_calls_share_connections_on_both_sides() {
         }
     });
     futures_util::future::join_all(calls).await;
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]

@@ -61,7 +61,7 @@ async fn malformed_heads_are_answered_with_502() {
         let told = ["\"reached_pod\":true", "pilotlight-reason: pod-malformed\r\n"];
         assert!(told.iter().all(|told| heard.contains(told)), "{what:?}: {}", short(&heard));
         assert_eq!(pod.log().requests.len(), 1, "{what:?} is not asked for again");
-        bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+        bed.until_idle().await;
     }
 }
 
@@ -83,7 +83,7 @@ async fn malformed_bodies_end_as_a_cut() {
         assert_eq!((statuses(&heard), closed), (vec![200], true), "{answer:?}: {heard}");
         let complete = heard.ends_with("0\r\n\r\n") || heard.contains("content-length: 3\r\n");
         assert!(heard.contains("abc") && !complete, "{answer:?}: {heard}");
-        bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+        bed.until_idle().await;
     }
 }
 

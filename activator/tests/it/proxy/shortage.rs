@@ -146,7 +146,7 @@ async fn without_memory_who_does_not_read_is_ended_and_who_keeps_most_first() {
     assert_eq!((ended("memory"), ended("slow-stream"), ended("slow-reader")), (3, 0, 0));
 
     collect(UNREAD);
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
     let mut rest = Vec::new();
     let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("it ends");
     assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);

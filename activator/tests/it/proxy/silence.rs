@@ -132,7 +132,7 @@ async fn a_pod_is_doubted_as_well_when_its_clients_give_up() {
     for (patience, doubted) in [(50, 0), (1_100, 1)] {
         let asked = tokio::time::timeout(Duration::from_millis(patience), bed.get("/")).await;
         assert!(asked.is_err(), "{:?}", asked.map(|response| response.into_body()));
-        bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+        bed.until_idle().await;
         assert_eq!(bed.report().set_aside, doubted, "after {patience} ms");
     }
     assert_eq!(&bed.get("/").await.body()[..], b"b");

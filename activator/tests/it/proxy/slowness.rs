@@ -144,7 +144,7 @@ async fn a_slow_body_is_answered_with_408() {
         assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("slow-body"), "{what}: {answer}");
         assert!(answer.contains("connection: close"), "{what}: {answer}");
     }
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
     assert_eq!(pod.asked(), 2);
 }
 
@@ -275,7 +275,7 @@ async fn streams_whose_window_stays_shut_are_reset_and_the_connection_lives() {
     assert_eq!(raw.reader.heard.resets.keys().collect::<Vec<_>>(), [&1, &3]);
     assert_eq!(raw.reader.heard.data, 5, "the stream with a window is answered");
     assert_eq!(bed.reached("slow-stream"), 2);
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]

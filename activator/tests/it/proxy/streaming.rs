@@ -64,7 +64,7 @@ async fn a_large_body_goes_both_ways() {
     assert_eq!(response.status(), 200);
     let received = response.into_body().collect().await.unwrap().to_bytes();
     assert!(received == sent.as_bytes(), "{} of {} bytes came back", received.len(), sent.len());
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn a_request_counts_until_its_body_has_ended() {
     while let Some(frame) = response.body_mut().frame().await {
         frame.unwrap();
     }
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn a_client_that_leaves_gives_its_slot_back() {
     let mut response = bed.connect().await.send_request(super::bed::get("/")).await.unwrap();
     assert!(response.body_mut().frame().await.unwrap().is_ok());
     drop(response);
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn a_silent_response_is_cut_and_looks_cut() {
     let response = bed.connect().await.send_request(super::bed::get("/")).await.unwrap();
     assert_eq!(response.status(), 200);
     assert!(response.into_body().collect().await.is_err(), "never a complete-looking body");
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn the_total_time_is_a_bound() {
     .await;
     let response = bed.connect().await.send_request(super::bed::get("/")).await.unwrap();
     assert!(response.into_body().collect().await.is_err());
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn no_first_byte_is_answered_with_504() {
     );
     let problem: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
     assert_eq!(problem["reached_pod"], true);
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]
@@ -165,7 +165,7 @@ async fn an_upgraded_connection_passes_bytes_and_occupies_a_slot() {
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!((&answer, bed.report().in_flight), (b"HELLO", 1));
     drop(stream);
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]

@@ -124,6 +124,14 @@ async fn exchange(socket: &mut impl Socket) {
     assert_eq!(back, HELLO_BACK);
 }
 
+/// It works, and occupies a slot until it ends.
+async fn takes_a_slot(bed: &Bed, mut socket: impl Socket) {
+    exchange(&mut socket).await;
+    assert_eq!(bed.report().in_flight, 1);
+    drop(socket);
+    bed.until_idle().await;
+}
+
 #[tokio::test]
 async fn http1_in_front_of_either_version() {
     for protocol in [Protocol::Http1, Protocol::H2c] {
@@ -138,11 +146,7 @@ async fn http1_in_front_of_either_version() {
         ] {
             assert_eq!(response.headers()[name], value, "{protocol:?}");
         }
-        let mut socket = socket.unwrap();
-        exchange(&mut socket).await;
-        assert_eq!(bed.report().in_flight, 1, "it occupies a slot");
-        drop(socket);
-        bed.until("the slot is back", |report| report.in_flight == 0).await;
+        takes_a_slot(&bed, socket.unwrap()).await;
     }
 }
 
@@ -156,11 +160,7 @@ async fn http2_in_front_of_either_version() {
         for absent in ["connection", "upgrade", "sec-websocket-accept", "content-length"] {
             assert!(!response.headers().contains_key(absent), "{absent}");
         }
-        let mut socket = socket.unwrap();
-        exchange(&mut socket).await;
-        assert_eq!(bed.report().in_flight, 1, "it occupies a slot");
-        drop(socket);
-        bed.until("the slot is back", |report| report.in_flight == 0).await;
+        takes_a_slot(&bed, socket.unwrap()).await;
     }
 }
 
@@ -196,7 +196,7 @@ async fn what_a_pod_refuses_is_refused() {
             assert_eq!((response.status().as_u16(), &response.body()[..]), (403, &b"not you"[..]));
             assert!(socket.is_none());
         }
-        bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+        bed.until_idle().await;
     }
 }
 
@@ -229,7 +229,7 @@ async fn a_pod_that_has_not_read_the_key_opens_nothing() {
     bed.see(&Pod::serving("a", wrong).await);
     let (response, _) = http2(bed.addr, "websocket").await;
     told(&response, 502, "upgrade-failed");
-    bed.until("nothing is in flight", |report| report.in_flight == 0).await;
+    bed.until_idle().await;
 }
 
 #[tokio::test]
