@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::world::{Trouble, World};
+use super::world::{News, Trouble, World};
 
 impl World {
     pub(super) fn check(&self, when: &str) {
