@@ -7,7 +7,7 @@ use pilotlight_crds::{Bytes, Keys, Span, UrlScheme};
 
 use crate::{
     index::Domains,
-    peer::Flock,
+    peer::PeerConfig,
     proxy::{Cidr, Clocks, InvalidCidr, MinRate},
 };
 
@@ -129,7 +129,7 @@ pub enum ConfigError {
     #[error(
         "POD_NAMESPACE and PILOTLIGHT_PEER_SELECTOR must be set where POD_UID is: they say which pods are peers"
     )]
-    Flock,
+    Peers,
     /// There is nothing to serve with.
     #[error("PILOTLIGHT_MAX_CONNECTIONS must be at least 1")]
     NoConnections,
@@ -161,7 +161,7 @@ pub struct Config {
     /// Where other activators connect.
     pub peer_addr: SocketAddr,
     /// Which they are; `None`: there are none.
-    pub flock: Option<Flock>,
+    pub peers: Option<PeerConfig>,
     /// Where the admin pages are.
     pub admin_addr: SocketAddr,
     /// Domains of Functions.
@@ -244,13 +244,13 @@ impl TryFrom<Args> for Config {
             return Err(ConfigError::NoTime);
         }
         let ranges = trusted_proxies.iter().map(|range| range.trim()).filter(|range| !range.is_empty());
-        let flock = flock(pod_uid, pod_namespace, peer_selector, peer_addr.port())?;
+        let peers = peers(pod_uid, pod_namespace, peer_selector, peer_addr.port())?;
         let keys = (!keys.is_empty()).then(|| Keys::parse(&keys)).transpose()?.map(Arc::new);
         Ok(Self {
             addr,
             state_addr,
             peer_addr,
-            flock,
+            peers,
             admin_addr,
             domains: Domains { outside: domain, cluster: cluster_domain },
             tls: tls(tls_addr, &tls_secrets, tls_redirect_port)?,
@@ -292,11 +292,16 @@ fn tls(
     Ok(Some(TlsConfig { addr, secrets, redirect_port }))
 }
 
-fn flock(uid: String, namespace: String, selector: String, port: u16) -> Result<Option<Flock>, ConfigError> {
+fn peers(
+    uid: String,
+    namespace: String,
+    selector: String,
+    port: u16,
+) -> Result<Option<PeerConfig>, ConfigError> {
     match (uid.is_empty(), namespace.is_empty() || selector.is_empty()) {
         (true, _) => Ok(None),
-        (false, true) => Err(ConfigError::Flock),
-        (false, false) => Ok(Some(Flock { uid, namespace, selector, port })),
+        (false, true) => Err(ConfigError::Peers),
+        (false, false) => Ok(Some(PeerConfig { uid, namespace, selector, port })),
     }
 }
 

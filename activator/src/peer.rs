@@ -51,7 +51,7 @@ pub use self::{
     members::{Members, Owner, PeerPod, Seat, View},
     note::{ByPod, Down, Frame, Going, Load, Note, Up, Word},
     owner::{MemberId, owner},
-    watch::Flock,
+    watch::PeerConfig,
 };
 use crate::{
     function::{Outbox, PeerView},
@@ -103,8 +103,8 @@ impl Peers {
     }
 
     /// Keeps in touch with the activators' pods, as Kubernetes names them, until the process ends.
-    pub fn start(self, listener: TcpListener, client: &Client, flock: &Flock, metrics: &Metrics) {
-        watch::start(client, flock, metrics, self.desk.events.clone());
+    pub fn start(self, listener: TcpListener, client: &Client, config: &PeerConfig, metrics: &Metrics) {
+        watch::start(client, config, metrics, self.desk.events.clone());
         tokio::spawn(self.run(listener));
     }
 

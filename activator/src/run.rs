@@ -20,7 +20,7 @@ use crate::{
     index::{Index, watch},
     memory,
     metrics::{Metrics, PeerMetrics, StoreMetrics, TlsMetrics},
-    peer::{Flock, Peers, SILENCE},
+    peer::{PeerConfig, Peers, SILENCE},
     proxy::{Connections, Front, Limits, Port, Proxy, Sessions, TraceIds, Tunnels, serve, serve_with},
     session::{self, DEFAULT_BUDGET, StateApi, Store},
     status,
@@ -46,8 +46,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         None => None,
     };
     let synced = synced.and(tls.iter().flat_map(|tls| tls.synced.clone()));
-    if let Some((peers, listener, flock)) = peers {
-        peers.start(listener, &client, &flock, &metrics);
+    if let Some((peers, listener, peer_config)) = peers {
+        peers.start(listener, &client, &peer_config, &metrics);
     }
     serve_admin(
         &config,
@@ -134,17 +134,17 @@ async fn peers(
     config: &Config,
     index: &Arc<Index>,
     registry: &Registry,
-) -> anyhow::Result<Option<(Peers, TcpListener, Flock)>> {
+) -> anyhow::Result<Option<(Peers, TcpListener, PeerConfig)>> {
     let metrics = PeerMetrics::register(registry)?;
-    let Some(flock) = config.flock.clone() else { return Ok(None) };
+    let Some(peer_config) = config.peers.clone() else { return Ok(None) };
     let Some(keys) = config.keys.clone() else {
         tracing::warn!("PILOTLIGHT_KEYS is not set: this activator works alone, and must be the only one");
         return Ok(None);
     };
     let listener = bind(config.peer_addr).await?;
-    let me = flock.uid.as_str().into();
+    let me = peer_config.uid.as_str().into();
     let (peers, _) = Peers::new(me, keys, Arc::clone(index), metrics, SILENCE);
-    Ok(Some((peers, listener, flock)))
+    Ok(Some((peers, listener, peer_config)))
 }
 
 async fn bind(addr: std::net::SocketAddr) -> anyhow::Result<TcpListener> {

@@ -3,14 +3,14 @@
 //! Everything is in this process, connected over loopback.
 //! `cargo run --release -p pilotlight-activator --example leases`
 
-mod flock;
+mod activators;
 mod waits;
 
 use std::time::{Duration, Instant};
 
 use pilotlight_activator::function::Wish;
 
-use self::flock::{Activator, Shape, flock};
+use self::activators::{Activator, Shape, activators};
 
 const ROUNDS: usize = 5_000;
 
@@ -28,7 +28,7 @@ fn show(what: &str, mut took: Vec<Duration>) {
 }
 
 async fn cost() -> anyhow::Result<()> {
-    let two = flock(2, Shape { pods: 1, concurrency: 1 }, Duration::ZERO).await?;
+    let two = activators(2, Shape { pods: 1, concurrency: 1 }, Duration::ZERO).await?;
     let (owner, other) = (&two[0], &two[1]);
     let (mut at_hand, mut asked, mut owners) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {

@@ -11,7 +11,7 @@ use tokio::{
     time::{sleep, sleep_until},
 };
 
-use super::flock::{Shape, flock};
+use super::activators::{Shape, activators};
 
 const SHAPE: Shape = Shape { pods: 2, concurrency: 10 };
 const SLOTS: f64 = 20.0;
@@ -100,9 +100,10 @@ pub(crate) async fn show_all() -> anyhow::Result<()> {
         for load in [0.5, 0.8, 0.95] {
             for shares in [[1.0; 3], [150.0, 20.0, 10.0], [10.0, 20.0, 150.0]] {
                 let arrivals = arrivals(load, shares);
-                let (one, three) = (flock(1, SHAPE, delay).await?, flock(3, SHAPE, delay).await?);
-                let functions =
-                    |flock: &[super::Activator]| flock.iter().map(|one| Arc::clone(&one.function)).collect();
+                let (one, three) = (activators(1, SHAPE, delay).await?, activators(3, SHAPE, delay).await?);
+                let functions = |activators: &[super::Activator]| {
+                    activators.iter().map(|one| Arc::clone(&one.function)).collect()
+                };
                 let (one, three) = tokio::try_join!(
                     run(functions(&one), arrivals.clone()),
                     run(functions(&three), arrivals)

@@ -14,7 +14,7 @@ use crate::{
 
 /// Where the activators' pods are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Flock {
+pub struct PeerConfig {
     /// Uid of this activator's pod.
     pub uid: String,
     /// Its namespace.
@@ -26,10 +26,16 @@ pub struct Flock {
 }
 
 /// Reports what becomes of the activators' pods until the process ends.
-pub(super) fn start(client: &Client, flock: &Flock, metrics: &Metrics, events: mpsc::UnboundedSender<Event>) {
-    let pods = Api::<Pod>::namespaced(client.clone(), &flock.namespace);
-    let selected = watcher::Config::default().labels(&flock.selector);
-    let mut listed = follow(pods, selected, Activators { port: flock.port, events: events.clone() }, metrics);
+pub(super) fn start(
+    client: &Client,
+    config: &PeerConfig,
+    metrics: &Metrics,
+    events: mpsc::UnboundedSender<Event>,
+) {
+    let pods = Api::<Pod>::namespaced(client.clone(), &config.namespace);
+    let selected = watcher::Config::default().labels(&config.selector);
+    let mut listed =
+        follow(pods, selected, Activators { port: config.port, events: events.clone() }, metrics);
     tokio::spawn(async move {
         if listed.wait_for(|listed| *listed).await.is_ok() {
             let _ = events.send(Event::Listed);

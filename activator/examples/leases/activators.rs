@@ -69,7 +69,11 @@ impl Activator {
 
 /// `count` activators that know each other, the owner of the function first. What they tell each other takes
 /// `delay`.
-pub(crate) async fn flock(count: usize, shape: Shape, delay: Duration) -> anyhow::Result<Vec<Activator>> {
+pub(crate) async fn activators(
+    count: usize,
+    shape: Shape,
+    delay: Duration,
+) -> anyhow::Result<Vec<Activator>> {
     let mut all = Vec::new();
     for number in 0..count {
         all.push(Activator::new(&format!("activator-{number}"), shape, delay).await?);
