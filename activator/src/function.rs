@@ -7,7 +7,8 @@
 //! - [`config`]: what its spec asks for; [`process`]: what all functions share
 //! - [`slot`]: leave to have a request in a pod; [`retries`]: how many may be sent again
 //! - [`pod`]: one that can be called. [`replicas`]: those that take requests, [`health`]: those that answer,
-//!   [`growth`]: whether more are coming, [`retiring`]: which ones go, [`coldstart`]: when there was none
+//!   [`growth`]: whether more are coming, [`retiring`]: which ones go, [`coldstart`]: when there was none;
+//!   [`report`]: what there is to say of it
 //! - [`role`]: owner or lessee among several activators, [`lending`]: who gets a free slot; [`peers`]: what peers
 //!   say, [`mail`], [`outbox`]: what they are told
 
@@ -22,6 +23,7 @@ mod peers;
 mod pod;
 mod process;
 mod replicas;
+mod report;
 mod retiring;
 mod retries;
 mod role;
@@ -47,6 +49,7 @@ pub use self::{
     pod::{Pod, PodRef, Pulse},
     process::{Pokes, Process},
     replicas::{Observed, ObservedDeployment},
+    report::Report,
     retiring::ScaleDown,
     retries::RetryBudget,
     role::Share,
@@ -58,7 +61,7 @@ use self::{
     mail::Mail,
     pod::PodEntry,
     role::Role,
-    slot::HeldGuard,
+    slot::{Held, HeldGuard},
 };
 use crate::{
     autoscaler::{Decision, Window},
@@ -127,25 +130,6 @@ struct Inner {
     claims: u64,
 }
 
-/// What there is to say of a function, for its status and for debugging.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// The last decision, and when it was made.
-    pub decision: Option<(Decision, jiff::Timestamp)>,
-    /// Pods that take requests.
-    pub ready: u32,
-    /// Requests in flight.
-    pub in_flight: u32,
-    /// Requests held.
-    pub held: u32,
-    /// Pods that refused a connection or are silent, and are asked whether they are back.
-    pub set_aside: u32,
-    /// Replicas asked for, by revision.
-    pub replicas: BTreeMap<String, u32>,
-    /// The last cold start that ended.
-    pub cold_start: Option<pilotlight_crds::ColdStart>,
-}
-
 impl FunctionState {
     /// A function of which only the spec is known.
     pub fn new(
@@ -204,7 +188,7 @@ impl FunctionState {
     pub async fn acquire(self: &Arc<Self>, wish: Wish<'_>) -> Result<Acquired, HoldError> {
         let began = time::now();
         let config = self.config.load();
-        let (receiver, guard, cold) = {
+        let Held { guard, receiver, cold } = {
             let mut inner = self.lock();
             if wish.until.is_none() {
                 inner.window.arrive(began);
@@ -230,7 +214,6 @@ impl FunctionState {
     }
 
     /// Puts a request into the queue; the first one of a cold function begins a cold start.
-    #[allow(clippy::type_complexity)] // the three parts of a hold, taken apart at once by the only caller
     fn hold<'a>(
         self: &'a Arc<Self>,
         inner: &mut Inner,
@@ -238,7 +221,7 @@ impl FunctionState {
         preferred: Option<PodRef>,
         bytes: u64,
         now: Instant,
-    ) -> Result<(oneshot::Receiver<Result<Slot, HoldError>>, HeldGuard<'a>, bool), HoldError> {
+    ) -> Result<Held<'a>, HoldError> {
         if inner.deleted {
             return Err(HoldError::Deleted);
         }
@@ -268,7 +251,7 @@ impl FunctionState {
         }
         ask_back(inner, config, now);
         self.note_level(inner, now);
-        Ok((receiver, HeldGuard { function: self, ticket, bytes }, cold))
+        Ok(Held { guard: HeldGuard { function: self, ticket, bytes }, receiver, cold })
     }
 
     /// A slot comes back: the held request whose turn it is gets it.

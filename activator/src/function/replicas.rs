@@ -236,20 +236,6 @@ impl FunctionState {
         trouble.or_else(|| inner.scale_error.as_ref().map(|error| format!("cannot scale: {error}")))
     }
 
-    /// The last decision, the ready replicas and the last cold start, for status and debugging.
-    pub fn report(&self) -> super::Report {
-        let inner = self.lock();
-        super::Report {
-            decision: inner.last_decision.filter(|_| inner.role.ledger().is_some()),
-            ready: inner.slots.open_pods() as u32,
-            in_flight: inner.slots.in_flight(),
-            held: inner.slots.held(),
-            set_aside: set_aside(&inner),
-            replicas: inner.replicas.clone(),
-            cold_start: inner.last_cold.clone(),
-        }
-    }
-
     /// Tells the queue whether more pods are on their way.
     fn note_growth(&self, inner: &mut Inner, now: Instant) {
         let config = self.config.load();

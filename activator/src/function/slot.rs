@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::oneshot;
+
 use super::{FunctionState, PodRef};
 use crate::slots::Ticket;
 
@@ -98,6 +100,16 @@ pub enum HoldError {
     /// The Function was deleted.
     #[error("the function was deleted while the request waited")]
     Deleted,
+}
+
+/// A request that is held.
+#[derive(Debug)]
+pub(super) struct Held<'a> {
+    pub(super) guard: HeldGuard<'a>,
+    /// Gets the slot, or says why there is none.
+    pub(super) receiver: oneshot::Receiver<Result<Slot, HoldError>>,
+    /// Whether the hold began with no ready pod.
+    pub(super) cold: bool,
 }
 
 /// A place in the queue; dropping it leaves the queue.
