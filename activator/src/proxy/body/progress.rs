@@ -13,10 +13,10 @@ use crate::function::Timeouts;
 /// How far a request's body has come, for whoever waits for the response.
 #[derive(Debug)]
 pub(in crate::proxy) struct Progress {
-    pub(super) began: Instant,
+    began: Instant,
     /// Milliseconds after `began` of the last piece.
-    pub(super) last: AtomicU64,
-    pub(super) ended: AtomicBool,
+    last: AtomicU64,
+    ended: AtomicBool,
     pub(super) broken: AtomicBool,
     /// Whether the pod waits for more, and the client has not sent it.
     pub(super) waiting: AtomicBool,
@@ -25,13 +25,30 @@ pub(in crate::proxy) struct Progress {
     /// Whether the body still waits for the pod to ask for it.
     pub(super) unasked: AtomicBool,
     /// Whether the response has ended, so that nobody wants the rest of the body.
-    pub(super) abandoned: AtomicBool,
-    pub(super) waker: AtomicWaker,
+    abandoned: AtomicBool,
+    waker: AtomicWaker,
     /// Who waits for the response, and is to look at the clock again when the body has ended.
-    pub(super) waiter: AtomicWaker,
+    waiter: AtomicWaker,
 }
 
 impl Progress {
+    /// Of a body of which nothing has come yet; `ended`: nothing will.
+    pub(super) fn begin(now: Instant, ended: bool) -> Self {
+        Self {
+            began: now,
+            last: AtomicU64::new(0),
+            ended: ended.into(),
+            broken: false.into(),
+            waiting: false.into(),
+            slow: false.into(),
+            answered: false.into(),
+            unasked: false.into(),
+            abandoned: false.into(),
+            waker: AtomicWaker::new(),
+            waiter: AtomicWaker::new(),
+        }
+    }
+
     /// Whether the client's body broke off or was malformed: then whatever follows is the client's doing.
     pub(in crate::proxy) fn broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)

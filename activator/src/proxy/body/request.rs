@@ -2,16 +2,12 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
     time::Instant,
 };
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -67,21 +63,8 @@ impl RequestBody {
     }
 
     fn of(supply: Supply, now: Instant) -> Self {
-        let progress = Progress {
-            began: now,
-            last: AtomicU64::new(0),
-            ended: AtomicBool::new(supply.is_end_stream()),
-            broken: AtomicBool::new(false),
-            waiting: AtomicBool::new(false),
-            slow: AtomicBool::new(false),
-            answered: AtomicBool::new(false),
-            unasked: AtomicBool::new(false),
-            abandoned: AtomicBool::new(false),
-            waker: AtomicWaker::new(),
-            waiter: AtomicWaker::new(),
-        };
-        let pace = Pace::new(MinRate::default());
-        Self { supply, gate: None, progress: Arc::new(progress), pace, kept: None }
+        let progress = Arc::new(Progress::begin(now, supply.is_end_stream()));
+        Self { supply, gate: None, progress, pace: Pace::new(MinRate::default()), kept: None }
     }
 
     /// From now on it has to come at a rate.
