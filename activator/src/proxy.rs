@@ -7,10 +7,12 @@
 //! - [`pod`]: a request is offered to pods until one takes it, over connections of ours
 //! - here: what joins the two. Where to: [`route`]. What is asked: [`strict`], [`host`], [`path`], [`request`],
 //!   [`headers`], [`origin`], [`sessions`], [`trace`], [`expect`], [`upgrade`]. What is answered: [`respond()`],
-//!   [`grpc`], [`interim`], [`timing`]. What flows: [`body`], [`tunnel`], over [`tcp`]
+//!   [`grpc`], [`interim`], [`timing`]. What flows: [`body`], [`tunnel`], over [`tcp`]. How long:
+//!   [`clock`]
 
 mod body;
 mod client;
+mod clock;
 mod expect;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;

@@ -3,7 +3,6 @@
 //! [`send()`] offers a request to pods until one takes it. [`forward`] is one attempt, on a [`connection`]: one from
 //! the pod's [`pool`], or a new one ([`connect`]). [`repeat`] says whether another pod may get what one has seen.
 
-mod clock;
 mod connect;
 mod connection;
 mod forward;

@@ -2,16 +2,16 @@
 //! sooner where what waits for the client is memory that others need.
 
 use std::{
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Instant,
 };
 
-use tokio::time::Sleep;
-
 use super::rate::{MinRate, Patience};
-use crate::memory::{ClientId, Debt, GRACE, Memory, UNREAD};
+use crate::{
+    memory::{ClientId, Debt, GRACE, Memory, UNREAD},
+    proxy::clock::Clock,
+};
 
 /// Watches what one client sends.
 #[derive(Debug)]
@@ -19,15 +19,13 @@ pub(in crate::proxy) struct Pace {
     patience: Patience,
     /// Since when we wait, if we do.
     since: Option<Instant>,
-    /// Made when we first wait, which most never do. It is never set later than need be, and set again only when
-    /// it fires, since bytes only move the deadline further away.
-    timer: Option<Pin<Box<Sleep>>>,
+    clock: Clock,
 }
 
 impl Pace {
     /// Of a client that has sent nothing yet.
     pub(in crate::proxy) fn new(rate: MinRate) -> Self {
-        Self { patience: Patience::new(rate), since: None, timer: None }
+        Self { patience: Patience::new(rate), since: None, clock: Clock::default() }
     }
 
     /// Bytes have moved: we wait no longer.
@@ -46,22 +44,11 @@ impl Pace {
     /// We wait for the client, from now on if not before. Ready when we have waited long enough.
     pub(in crate::proxy) fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = self.since() + self.patience.left();
-        self.poll_until(deadline, cx)
+        self.clock.poll(deadline, cx)
     }
 
     fn since(&mut self) -> Instant {
         *self.since.get_or_insert_with(Instant::now)
-    }
-
-    fn poll_until(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
-        loop {
-            ready!(timer.as_mut().poll(cx));
-            if deadline <= Instant::now() {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(deadline.into());
-        }
     }
 }
 
@@ -110,11 +97,34 @@ impl ReaderPace {
             debt => debt.is_some() || !self.memory.is_bounded(),
         };
         if !owes && since + GRACE < deadline {
-            ready!(self.pace.poll_until(since + GRACE, cx));
+            ready!(self.pace.clock.poll(since + GRACE, cx));
             let debt = self.debt.insert(self.memory.owe(client, UNREAD, since));
             // It cannot have ended yet.
             let _ = debt.poll_ended(cx);
         }
-        self.pace.poll_until(deadline, cx).map(|()| Overdue::Slow)
+        self.pace.clock.poll(deadline, cx).map(|()| Overdue::Slow)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, time::Duration};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_reads_and_stops_again_soon_owes_again() {
+        let memory = Arc::<Memory>::default();
+        memory.look(0, 1 << 30);
+        let rate = MinRate { grace: Duration::from_secs(600), ..MinRate::default() };
+        let mut pace = ReaderPace::new(rate, memory);
+        for _ in 0..2 {
+            let owes = poll_fn(|cx| {
+                assert!(pace.poll_overdue(1, cx).is_pending());
+                if pace.debt.is_some() { Poll::Ready(()) } else { Poll::Pending }
+            });
+            tokio::time::timeout(100 * GRACE, owes).await.unwrap();
+            pace.moved(1);
+        }
     }
 }

@@ -23,8 +23,7 @@ use hyper::{
 use pilotlight_crds::Protocol;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::clock::Clock;
-use crate::proxy::body::RequestBody;
+use crate::proxy::{body::RequestBody, clock::Clock};
 
 /// What comes of a request: nothing, perhaps, and then the request itself if it was not sent.
 pub(super) type Answered = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;

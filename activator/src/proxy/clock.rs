@@ -11,11 +11,11 @@ use tokio::time::Sleep;
 
 /// A timer that is never set later than need be. Made when it is first asked.
 #[derive(Debug, Default)]
-pub(super) struct Clock(Option<Pin<Box<Sleep>>>);
+pub(in crate::proxy) struct Clock(Option<Pin<Box<Sleep>>>);
 
 impl Clock {
     /// Ready at the deadline, or after. Another poll may have another deadline.
-    pub(super) fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::proxy) fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
         if deadline < timer.deadline().into_std() {
             timer.as_mut().reset(deadline.into());
