@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take},
     net::TcpStream,
     time::Sleep,
 };
@@ -23,6 +23,11 @@ const OFTEN: Duration = Duration::from_millis(10);
 /// So much is read of what answers us even if only the reserve is left.
 const SMALL: usize = 16 * 1024;
 
+/// The most that is read at once. The kernel sends 64 KiB as one packet, headers included, and of full segments only;
+/// so what was read as 64 KiB would be sent as two, the second one nearly empty. hyper also writes two of these with one
+/// call: it collects more as long as what it has is below the 64 KiB that it may buffer.
+const AT_ONCE: u64 = 62 * 1024;
+
 /// So many bytes are copied together sooner than written in pieces: the kernel takes a third of a microsecond
 /// longer for `writev` than for `send`, of the seven that a short message takes it in all.
 const TOGETHER: usize = 1024;
@@ -30,7 +35,7 @@ const TOGETHER: usize = 1024;
 /// A connection of a client, or to a pod.
 #[derive(Debug)]
 pub(crate) struct Tcp {
-    stream: TcpStream,
+    stream: Take<TcpStream>,
     memory: Arc<Memory>,
     /// Bytes read since something was last written.
     read: usize,
@@ -48,12 +53,16 @@ struct Pause {
 impl Tcp {
     /// What comes on it is kept in this memory.
     pub(crate) fn new(stream: TcpStream, memory: Arc<Memory>) -> Self {
-        Self { stream, memory, read: 0, pause: None }
+        Self { stream: stream.take(AT_ONCE), memory, read: 0, pause: None }
     }
 
     /// The connection itself.
     pub(crate) fn get_ref(&self) -> &TcpStream {
-        &self.stream
+        self.stream.get_ref()
+    }
+
+    fn stream(&mut self) -> Pin<&mut TcpStream> {
+        Pin::new(self.stream.get_mut())
     }
 
     /// Where what comes on it is kept.
@@ -90,6 +99,7 @@ impl AsyncRead for Tcp {
     ) -> Poll<io::Result<()>> {
         ready!(self.poll_room(cx));
         let before = buffer.filled().len();
+        self.stream.set_limit(AT_ONCE);
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let read = buffer.filled().len() - before;
         self.read += read;
@@ -101,7 +111,7 @@ impl AsyncRead for Tcp {
 impl AsyncWrite for Tcp {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.read = 0;
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        self.stream().poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -110,7 +120,7 @@ impl AsyncWrite for Tcp {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.read = 0;
-        let stream = Pin::new(&mut self.stream);
+        let stream = self.stream();
         if let [only] = pieces {
             return stream.poll_write(cx, only);
         }
@@ -127,15 +137,15 @@ impl AsyncWrite for Tcp {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.get_ref().is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.stream().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.stream().poll_shutdown(cx)
     }
 }
 
