@@ -5,6 +5,7 @@
 
 use std::{
     future::poll_fn,
+    mem,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -68,6 +69,8 @@ pub(super) struct Activity {
     /// Milliseconds of its age when the head of a request began, and 1; 0: none has.
     head: AtomicU64,
     tunnelled: AtomicBool,
+    /// Whether it has streams: those of HTTP/2.
+    streams: AtomicBool,
     /// Whoever waits until no request is being answered.
     quiet_waker: AtomicWaker,
 }
@@ -81,6 +84,7 @@ impl Activity {
             quiet: AtomicU64::new(0),
             head: AtomicU64::new(1),
             tunnelled: AtomicBool::new(false),
+            streams: AtomicBool::new(false),
             quiet_waker: AtomicWaker::new(),
         })
     }
@@ -103,8 +107,14 @@ impl Activity {
     }
 
     /// No head has begun.
-    pub(super) fn no_head(&self) {
+    fn no_head(&self) {
         self.head.store(0, Ordering::Relaxed);
+    }
+
+    /// It speaks HTTP/2. From now on silence is that of an idle connection.
+    pub(super) fn http2(&self) {
+        self.streams.store(true, Ordering::Relaxed);
+        self.no_head();
     }
 
     /// A request has come.
@@ -254,11 +264,20 @@ pub(super) async fn drive<C: GracefulConnection>(
     let mut seldom = FuturesUnordered::new();
     seldom.push(leave.cancelled_owned().map(|()| Seldom::Leave).boxed());
     seldom.push(after(clocks.head / 4));
-    let mut idle = false;
+    let (mut idle, mut behind) = (false, false);
     loop {
         tokio::select! {
             biased;
-            ended = poll_fn(|cx| time::turn(|| connection.as_mut().poll(cx))) => return match ended {
+            ended = poll_fn(|cx| {
+                // Behind the streams that have something to say by now: it goes out together, with one call of the
+                // kernel. Without this it would be polled behind the first of them, and again behind each other.
+                if activity.streams.load(Ordering::Relaxed) && !mem::replace(&mut behind, true) {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                behind = false;
+                time::turn(|| connection.as_mut().poll(cx))
+            }) => return match ended {
                 Err(error) => End::Broken(error),
                 Ok(()) if idle => End::Idle,
                 Ok(()) => End::Closed,
@@ -302,7 +321,23 @@ fn after(pause: Duration) -> BoxFuture<'static, Seldom> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::{convert::Infallible, io, sync::atomic::AtomicUsize, task::ready};
+
+    use bytes::Bytes;
+    use futures_util::future::join_all;
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use hyper::{body::Incoming, service::service_fn};
+    use hyper_util::{
+        rt::{TokioExecutor, TokioIo},
+        server::conn::auto,
+    };
+    use tokio::{
+        io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+        sync::Barrier,
+    };
+
+    use super::{super::calm::Calm, *};
 
     #[test]
     fn only_silence_is_judged() {
@@ -321,5 +356,79 @@ mod tests {
         for (what, since, age, expected) in rows {
             assert_eq!(judge(since, age, &clocks), expected, "{what}");
         }
+    }
+
+    /// Counts what is written with one call each.
+    struct Writes(DuplexStream, Arc<AtomicUsize>);
+
+    impl AsyncRead for Writes {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buffer)
+        }
+    }
+
+    impl AsyncWrite for Writes {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let written = ready!(Pin::new(&mut self.0).poll_write(cx, bytes))?;
+            self.1.fetch_add(1, Ordering::Relaxed);
+            Poll::Ready(Ok(written))
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn responses_of_several_streams_go_out_together() {
+        const STREAMS: usize = 10;
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let (writes, all) = (Arc::<AtomicUsize>::default(), Arc::new(Barrier::new(STREAMS)));
+        let counted = Arc::clone(&writes);
+        tokio::spawn(async move {
+            let activity = Activity::begin();
+            let calm = Calm::new(Writes(near, Arc::clone(&counted)), Arc::clone(&activity));
+            let service = service_fn(|_: Request<Incoming>| {
+                let (counted, all) = (Arc::clone(&counted), Arc::clone(&all));
+                async move {
+                    if all.wait().await.is_leader() {
+                        counted.store(0, Ordering::Relaxed);
+                    }
+                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(&[0; 700]))))
+                }
+            });
+            let builder = auto::Builder::new(TokioExecutor::new());
+            let connection = builder.serve_connection(TokioIo::new(calm), service);
+            let (clocks, memory) = (Clocks::default(), Memory::default());
+            drive(connection, &activity, &clocks, &memory, CancellationToken::new()).await
+        });
+        let (mut sender, connection) = h2::client::handshake(far).await.unwrap();
+        tokio::spawn(connection);
+        let requests = (0..STREAMS).map(|_| {
+            let request = Request::get("http://hello.demo/").body(()).unwrap();
+            sender.send_request(request, true).unwrap().0
+        });
+        for response in join_all(requests.collect::<Vec<_>>()).await {
+            let mut body = response.unwrap().into_body();
+            while body.data().await.is_some() {}
+        }
+        let writes = writes.load(Ordering::Relaxed);
+        assert!(writes < STREAMS / 2, "{writes}");
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Calm<T> {
     inner: T,
     activity: Arc<Activity>,
     state: State,
+    /// Whether anything was written.
+    begun: bool,
 }
 
 #[derive(Debug)]
@@ -57,7 +59,7 @@ enum State {
 impl<T> Calm<T> {
     /// A connection of which nothing was read yet.
     pub(super) fn new(inner: T, activity: Arc<Activity>) -> Self {
-        Self { inner, activity, state: State::Sniffing(0) }
+        Self { inner, activity, state: State::Sniffing(0), begun: false }
     }
 
     /// The connection itself.
@@ -79,8 +81,7 @@ impl<T> Calm<T> {
                 return read.len();
             }
             self.state = State::Http2(FrameBudget::new());
-            // From now on silence is that of an idle connection.
-            self.activity.no_head();
+            self.activity.http2();
         }
         let State::Http2(budget) = &mut self.state else { return read.len() };
         match budget.received(&read[at..], || self.activity.age()) {
@@ -93,6 +94,7 @@ impl<T> Calm<T> {
     }
 
     fn sent(&mut self, bytes: usize) {
+        self.begun = true;
         if let State::Http2(budget) = &mut self.state {
             budget.sent(bytes);
         }
@@ -149,8 +151,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Calm<T> {
         Poll::Ready(Ok(sent))
     }
 
+    /// h2 asks before it writes anything. By the answer it collects pieces of bodies below 1 KiB, or only those below
+    /// 256 bytes: a larger one it writes at once, with what it has collected. Many responses are in between.
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        let asks_h2 = !self.begun && matches!(self.state, State::Http2(_));
+        !asks_h2 && self.inner.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
