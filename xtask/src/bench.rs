@@ -3,11 +3,14 @@
 mod aborts;
 mod cold;
 mod docs;
+mod programs;
 mod proxy;
 mod queue;
 
 use anyhow::Result;
 use clap::Subcommand;
+
+pub(crate) use proxy::record as record_profile;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchVerb {

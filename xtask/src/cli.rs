@@ -54,6 +54,8 @@ enum Verb {
     /// Measure
     #[command(subcommand)]
     Bench(BenchVerb),
+    /// Find out how often each part of the activator runs, for the compiler to arrange it by
+    Profile,
     /// Write the files that are generated from code
     Codegen {
         /// Only say whether they are up to date
@@ -147,6 +149,7 @@ impl Xtask {
             Verb::Test(args) => verify::test(&args),
             Verb::Fuzz(args) => fuzz::fuzz(&args),
             Verb::Bench(verb) => bench::bench(&verb),
+            Verb::Profile => bench::record_profile(),
             Verb::Codegen { check: true } => codegen::check(),
             Verb::Codegen { check: false } => codegen::write(),
             Verb::Tidy => tidy::check(),

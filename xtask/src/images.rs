@@ -1,7 +1,6 @@
 //! The images of this checkout and of the cluster's own parts, as archives in `dist/images`.
 
 mod archive;
-mod cargo;
 mod rootfs;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +9,7 @@ use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
 
+use crate::cargo::StaticBuild;
 use crate::cluster::PAUSE_IMAGE;
 use crate::{paths, tools};
 use archive::{Entry, Image, USER};
@@ -48,10 +48,14 @@ pub(crate) fn build(names: &[String]) -> Result<Vec<PathBuf>> {
     }
     let wanted = |image: &str| names.is_empty() || names.iter().any(|name| name == image);
     let programs: Vec<_> = PROGRAMS.into_iter().filter(|program| wanted(program.image)).collect();
-    let binaries = cargo::release(&programs.iter().map(|program| program.package).collect::<Vec<_>>())?;
     let mut archives = Vec::new();
-    for (program, binary) in programs.iter().zip(&binaries) {
-        archives.push(rust_program(program, binary)?);
+    if !programs.is_empty() {
+        let packages: Vec<_> = programs.iter().flat_map(|program| ["--package", program.package]).collect();
+        let folder = paths::workspace().join("target/images");
+        let built = StaticBuild { profile: "release", codegen: &[], folder: &folder }.run(&packages)?;
+        for program in &programs {
+            archives.push(rust_program(program, &built.join(program.package))?);
+        }
     }
     if wanted("redis") {
         archives.push(redis()?);

@@ -31,6 +31,11 @@ pub(crate) fn state() -> PathBuf {
     set("PILOTLIGHT_STATE_DIR").unwrap_or_else(usual)
 }
 
+/// How often each part of the activator runs, for the compiler named; made by `cargo xtask profile`.
+pub(crate) fn profile() -> PathBuf {
+    workspace().join(concat!("activator/rustc-", env!("CARGO_PKG_RUST_VERSION"), ".profdata"))
+}
+
 /// Where the images of this checkout are written.
 pub(crate) fn images() -> PathBuf {
     workspace().join("dist/images")

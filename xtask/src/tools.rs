@@ -6,6 +6,7 @@
 mod autobahn;
 mod deny;
 mod go;
+mod llvm;
 mod packages;
 mod pause;
 pub(crate) mod preflight;
@@ -23,6 +24,7 @@ use crate::paths;
 pub(crate) use autobahn::autobahn;
 pub(crate) use deny::cargo_deny;
 pub(crate) use go::{coredns, h2spec, helm, kubectl, kubernetes};
+pub(crate) use llvm::llvm_profdata;
 pub(crate) use packages::cni_plugins;
 pub(crate) use pause::pause;
 pub(crate) use proxies::{Proxies, proxies};

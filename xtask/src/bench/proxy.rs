@@ -12,22 +12,25 @@ mod driver;
 mod loads;
 mod peers;
 mod pinned;
+mod record;
 mod report;
 mod results;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::{interrupt, paths, run, tools};
+use super::programs::{self, Programs};
+use crate::{interrupt, paths, tools};
 use driver::Driver;
 use loads::{CALIBRATION, Load, Order};
 use peers::{Peer, Site};
 use pinned::First;
 use results::Results;
+
+pub(crate) use record::record;
 
 /// Of HAProxy's throughput, for the latencies.
 const PART_LOAD: f64 = 0.5;
@@ -60,7 +63,7 @@ pub(super) fn bench(args: &ProxyArgs) -> Result<()> {
     // Memory that other loads have left behind would be used again.
     loads.sort_by_key(|load| *load != Load::Idle);
     let (rounds, seconds) = if args.quick { (2, 0.7) } else { (args.rounds, args.seconds) };
-    let site = site()?;
+    let site = site(programs::build("bench-proxy")?)?;
     let _first = First::of_all();
     let mut driver = Driver::start(&site)?;
     let running = peers.iter().map(|peer| peer.start(&site)).collect::<Result<Vec<_>>>()?;
@@ -98,25 +101,20 @@ fn chosen<T: clap::ValueEnum + Clone>(asked: &[T]) -> Vec<T> {
     if asked.is_empty() { T::value_variants().to_vec() } else { asked.to_vec() }
 }
 
-/// Builds and installs what is needed, and finds a place for everything.
-fn site() -> Result<Site> {
+/// Installs what is needed besides, and finds a place for everything.
+fn site(programs: Programs) -> Result<Site> {
     let cores = std::thread::available_parallelism()?.get();
     ensure!(cores >= 2, "this takes two cores: one for the proxy, one for the load and the backend");
     let proxies = tools::proxies()?;
-    let mut cargo = Command::new("cargo");
-    // The profile of the images that are shipped.
-    cargo.current_dir(paths::workspace()).args(["build", "--quiet", "--profile", "dist"]);
-    cargo.args(["--package", "pilotlight-activator", "--example", "standalone"]);
-    run::run(cargo.args(["--package", "pilotlight-tests", "--bin", "bench-proxy"]))?;
-    let programs = paths::workspace().join("target/dist");
     let folder = paths::workspace().join("target/bench-proxy");
     fs::create_dir_all(&folder)?;
     Ok(Site {
         proxies,
-        activator: programs.join("examples/standalone"),
-        driver: programs.join("bench-proxy"),
+        activator: programs.activator,
+        driver: programs.load,
         folder,
         backend: free_address()?,
+        h2c: false,
         load_core: 0,
         proxy_core: cores - 1,
     })

@@ -5,8 +5,8 @@ use std::process::Command;
 use anyhow::Result;
 use clap::Args;
 
-use super::docs;
-use crate::{paths, run};
+use super::{docs, programs};
+use crate::run;
 
 #[derive(Debug, Args)]
 pub(crate) struct QueueArgs {
@@ -19,18 +19,10 @@ pub(crate) struct QueueArgs {
 }
 
 pub(super) fn bench(args: &QueueArgs) -> Result<()> {
-    build(&["--package", "pilotlight-activator", "--example", "standalone"])?;
-    build(&["--package", "pilotlight-tests", "--bin", "bench-queue"])?;
-    let programs = paths::workspace().join("target/release");
-    let mut program = Command::new(programs.join("bench-queue"));
-    program.arg("--activator").arg(programs.join("examples/standalone"));
+    let programs = programs::build("bench-queue")?;
+    let mut program = Command::new(programs.load);
+    program.arg("--activator").arg(programs.activator);
     let text = run::printed(program.args(["--seconds", &args.seconds.to_string()]))?;
     println!("{text}");
     if args.dry_run { Ok(()) } else { docs::write("docs/holding.md", "cargo xtask bench queue", &text) }
-}
-
-fn build(what: &[&str]) -> Result<()> {
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(paths::workspace()).args(["build", "--quiet", "--release"]);
-    run::run(cargo.args(what))
 }

@@ -43,6 +43,8 @@ pub(super) struct Site {
     /// For configuration and logs.
     pub(super) folder: PathBuf,
     pub(super) backend: SocketAddr,
+    /// Whether Pilotlight takes it that the backend speaks HTTP/2.
+    pub(super) h2c: bool,
     pub(super) load_core: usize,
     pub(super) proxy_core: usize,
 }
@@ -131,6 +133,7 @@ impl Peer {
             }
             Self::Pilotlight => {
                 command.args(["--addr", &at.to_string(), &format!("demo/hello={to}")]);
+                command.args(site.h2c.then_some("--h2c"));
             }
         }
         Ok(Some(command))

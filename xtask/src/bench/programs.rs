@@ -1,0 +1,29 @@
+//! The programs that are measured, and those that measure, built as the images are that are shipped.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::cargo::{StaticBuild, guided};
+use crate::paths;
+
+/// Cargo's arguments for the activator without Kubernetes.
+pub(super) const ACTIVATOR: [&str; 4] = ["--package", "pilotlight-activator", "--example", "standalone"];
+/// Where its folder has it.
+pub(super) const STANDALONE: &str = "examples/standalone";
+
+#[derive(Debug)]
+pub(super) struct Programs {
+    pub(super) activator: PathBuf,
+    /// What makes the load.
+    pub(super) load: PathBuf,
+}
+
+/// Builds the activator without Kubernetes, and a program of the package `pilotlight-tests` that makes load.
+pub(super) fn build(load: &str) -> Result<Programs> {
+    let folder = paths::workspace().join("target/bench");
+    let build = StaticBuild { profile: "dist", codegen: &guided()?, folder: &folder };
+    let programs =
+        build.run(&[&ACTIVATOR[..], &["--package", "pilotlight-tests", "--bin", load]].concat())?;
+    Ok(Programs { activator: programs.join(STANDALONE), load: programs.join(load) })
+}
