@@ -1,15 +1,15 @@
 //! START HERE (clients): their connections, and what one of them may cost.
 //!
 //! [`server`] accepts a connection if there is [`room`], and drives it as its [`activity`] allows. What hyper
-//! reads comes through a [`stack`] of layers: the [`socket`] that notices who does not read, the [`calm`] that
-//! keeps HTTP/2 from floods ([`frames`], [`fields`]), and the [`guard`] that keeps HTTP/1 strict ([`framing`]). How long a
-//! client may keep us waiting is a [`rate`]; on the clock it is a [`pace`], of a body, a socket or one of the
-//! [`streams`] of HTTP/2.
+//! reads comes through a [`stack`] of layers: the [`socket`] that notices who does not read, the [`flood`]
+//! guard of HTTP/2 ([`frames`], [`fields`]), and the [`guard`] that keeps HTTP/1 strict ([`framing`]). How long a client
+//! may keep us waiting is a [`rate`]; on the clock it is a [`pace`], of a body, a socket or one of the [`streams`] of
+//! HTTP/2.
 
 mod activity;
-mod calm;
 mod clients;
 mod fields;
+mod flood;
 mod frames;
 mod framing;
 #[cfg(feature = "fuzzing")]

@@ -337,7 +337,7 @@ mod tests {
         sync::Barrier,
     };
 
-    use super::{super::calm::Calm, *};
+    use super::{super::flood::FloodGuard, *};
 
     #[test]
     fn only_silence_is_judged() {
@@ -403,7 +403,7 @@ mod tests {
         let counted = Arc::clone(&writes);
         tokio::spawn(async move {
             let activity = Activity::begin();
-            let calm = Calm::new(Writes(near, Arc::clone(&counted)), Arc::clone(&activity));
+            let guard = FloodGuard::new(Writes(near, Arc::clone(&counted)), Arc::clone(&activity));
             let service = service_fn(|_: Request<Incoming>| {
                 let (counted, all) = (Arc::clone(&counted), Arc::clone(&all));
                 async move {
@@ -414,7 +414,7 @@ mod tests {
                 }
             });
             let builder = auto::Builder::new(TokioExecutor::new());
-            let connection = builder.serve_connection(TokioIo::new(calm), service);
+            let connection = builder.serve_connection(TokioIo::new(guard), service);
             let (clocks, memory) = (Clocks::default(), Memory::default());
             drive(connection, &activity, &clocks, &memory, CancellationToken::new()).await
         });

@@ -7,18 +7,18 @@ use hyper_util::{rt::TokioIo, server::conn::auto};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
-use super::{activity::Activity, calm::Calm, guard::Guard, socket::Socket};
+use super::{activity::Activity, flood::FloodGuard, guard::Guard, socket::Socket};
 use crate::proxy::interim::Interim;
 
 /// What HTTP is spoken on.
 pub(super) type Stream = Either<Socket, Box<TlsStream<Socket>>>;
 
 /// What hyper reads from and writes to.
-type Layers = TokioIo<Guard<Calm<Stream>>>;
+type Layers = TokioIo<Guard<FloodGuard<Stream>>>;
 
 /// Puts the layers around a connection.
 pub(super) fn layered(stream: Stream, activity: &Arc<Activity>, interim: &Arc<Interim>) -> Layers {
-    let stream = Calm::new(stream, Arc::clone(activity));
+    let stream = FloodGuard::new(stream, Arc::clone(activity));
     TokioIo::new(Guard::new(stream, Arc::clone(activity), Arc::clone(interim)))
 }
 

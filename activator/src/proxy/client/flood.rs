@@ -38,7 +38,7 @@ const fn flood() -> [u8; 9 * (1 + CONTINUATIONS)] {
 
 /// A stream whose HTTP/2 frames are counted. HTTP/1 passes untouched.
 #[derive(Debug)]
-pub(super) struct Calm<T> {
+pub(super) struct FloodGuard<T> {
     inner: T,
     activity: Arc<Activity>,
     state: State,
@@ -56,7 +56,7 @@ enum State {
     Ending(&'static [u8]),
 }
 
-impl<T> Calm<T> {
+impl<T> FloodGuard<T> {
     /// A connection of which nothing was read yet.
     pub(super) fn new(inner: T, activity: Arc<Activity>) -> Self {
         Self { inner, activity, state: State::Sniffing(0), begun: false }
@@ -101,7 +101,7 @@ impl<T> Calm<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Calm<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for FloodGuard<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -134,7 +134,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Calm<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Calm<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for FloodGuard<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let sent = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
         self.sent(sent);
