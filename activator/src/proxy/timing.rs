@@ -39,7 +39,11 @@ impl Timing {
             text.extend_from_slice(b";dur=");
             push_millis(&mut text, took);
         }
-        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+        let mut value = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+        // It does not come again, so HTTP/2 need not remember it: h2 would compare each one with all that it remembers,
+        // and forget for them what does come again.
+        value.set_sensitive(true);
+        value
     }
 }
 

@@ -110,7 +110,9 @@ impl Trace {
         }
         headers.remove(TRACESTATE);
         // Digits and dashes: always a valid value.
-        if let Ok(value) = HeaderValue::from_bytes(&self.parent) {
+        if let Ok(mut value) = HeaderValue::from_bytes(&self.parent) {
+            // As with `Server-Timing`: it does not come again.
+            value.set_sensitive(true);
             headers.insert(TRACEPARENT, value);
         }
     }
