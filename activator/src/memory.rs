@@ -25,7 +25,7 @@ use std::{
 use prometheus::IntGauge;
 
 use self::debts::Debts;
-pub use self::debts::{ClientId, Debt, GRACE, UNREAD};
+pub use self::debts::{ClientId, Debt, GRACE, IDLE, Idle, UNREAD};
 
 /// How often it is looked at if nobody takes much.
 const EVERY: Duration = Duration::from_millis(100);
@@ -63,7 +63,7 @@ pub enum Shortage {
     /// There is enough.
     #[default]
     None,
-    /// Nothing that can wait or be repeated without harm gets any: requests are not held, idle connections closed.
+    /// Nothing that can be repeated without harm gets any: requests are not held.
     High,
     /// Nothing new gets any: no connection is accepted, no request taken.
     Full,
@@ -195,6 +195,16 @@ impl Memory {
         self.debts.owe(client, bytes, since)
     }
 
+    /// The same of a connection that keeps a little whenever it does nothing.
+    pub fn owe_when_idle(&self, client: ClientId, connection: Arc<dyn Idle>) -> Debt {
+        self.debts.owe_when_idle(client, connection)
+    }
+
+    /// There is no room for one more connection: some end that have done nothing for longest.
+    pub fn end_idlest(&self) {
+        self.debts.end_idlest();
+    }
+
     /// How short it is.
     pub fn shortage(&self) -> Shortage {
         match self.shortage.load(Ordering::Relaxed) {
@@ -244,15 +254,8 @@ impl Memory {
     /// Ends so many debts that no shortage is left.
     pub fn collect(&self, used: u64, budget: u64) {
         let need = used.saturating_sub(budget / 100 * (Shortage::HIGH - Shortage::SLACK));
-        let (owed, freed) = (self.owed(), self.debts.end(need, Instant::now()));
-        tracing::debug!(
-            used,
-            budget,
-            need,
-            owed,
-            freed,
-            "memory is short: who kept most for longest was ended"
-        );
+        let freed = self.debts.end(need);
+        tracing::debug!(used, budget, need, freed, "memory is short: who kept most for longest was ended");
     }
 }
 

@@ -96,7 +96,7 @@ const SHORTAGE: MetricDoc = doc(
     "pilotlight_memory_shortage",
     "gauge",
     &[],
-    "How short memory is: 0 not, 1 nothing is held and idle connections are closed, 2 who keeps most for longest is ended too",
+    "How short memory is: 0 not, 1 nothing is held and who keeps most for longest may be ended, 2 nothing new is taken",
 );
 const TUNNELS: MetricDoc =
     doc("pilotlight_tunnels", "gauge", &[], "Upgraded connections, such as WebSocket's, that are open");

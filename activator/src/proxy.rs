@@ -43,7 +43,7 @@ use self::{
     grpc::Call,
     pod::{Terms, send},
     request::{in_memory, to_pod},
-    respond::{Asked, ProxyError, is_want_of_memory, respond},
+    respond::{Asked, Closes, ProxyError, respond},
     route::Routed,
     trace::Trace,
     upgrade::Upgrade,
@@ -103,7 +103,7 @@ impl Proxy {
         let version = request.version();
         let asked =
             Asked { trace: Trace::of(request.headers(), &self.traces), call: Call::of(&request, began) };
-        let routed = match self.admit(version, request.headers().capacity()).await {
+        let routed = match self.admit(version, request.headers().capacity(), peer).await {
             true => self.route(&request, peer, asked, began),
             false => Err(ProxyError::MemoryFull),
         };
@@ -114,31 +114,36 @@ impl Proxy {
                 respond(&error, &asked, None).map(Into::into)
             }
         };
-        // After a request that breaks the rules nobody can be sure where the next one begins; after one whose
-        // body came too slowly the rest of it would.
-        let unfinished = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT)
-            && response.body().is_ours();
-        // An open connection is memory too, and so is a body that waits for its stream's window.
+        // A body that waits for its stream's window is memory.
         let memory = self.process.memory();
         if !memory.has_more() && version > Version::HTTP_11 && response.body().is_ours() {
             *response.body_mut() = ResponseBody::empty();
         }
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let short = memory.shortage() == Shortage::Full || is_want_of_memory(&response);
-        if (unfinished || short || self.process.leaving()) && version <= Version::HTTP_11 && !upgraded {
+        let closes = response.extensions().get::<Closes>().is_some();
+        let closes = closes || memory.shortage() == Shortage::Full || self.process.leaving();
+        if closes && version <= Version::HTTP_11 && !upgraded {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
 
     /// Takes the memory that a request needs, with room for so many headers.
-    async fn admit(&self, version: Version, headers: usize) -> bool {
+    async fn admit(&self, version: Version, headers: usize, peer: &Peer) -> bool {
         let memory = self.process.memory();
         // The headers of HTTP/2 may be much more than what was read.
         let http2 = version == Version::HTTP_2;
         let bytes = cost::REQUEST + if http2 { headers * cost::HEADER } else { 0 };
-        // A stream that waited would itself be what there is no memory for.
-        memory.take(bytes) || !http2 && Box::pin(memory.take_soon(bytes)).await
+        if memory.take(bytes) {
+            return true;
+        }
+        // Many streams that waited would themselves be what there is no memory for: of a connection one waits, as with
+        // HTTP/1.
+        let soon = async {
+            let Ok(_turn) = peer.patient.try_lock() else { return false };
+            memory.take_soon(bytes).await
+        };
+        Box::pin(soon).await
     }
 
     async fn answer_routed(

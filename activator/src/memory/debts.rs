@@ -1,9 +1,11 @@
-//! Who keeps memory and does not go on: responses that their clients do not read, heads that have come in part.
-//! When there is none left, some of them are ended, for those who want little and give it back at once.
+//! Who keeps memory and does not go on: responses that their clients do not read, heads that have come in part,
+//! connections without a request. When there is none left, some of them are ended, for those who want little and give it
+//! back at once.
 
 use std::{
     cmp::Reverse,
     collections::HashMap,
+    fmt::Debug,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -17,11 +19,27 @@ use futures_util::task::AtomicWaker;
 /// What a response keeps that is not read: what is on its way in us, and its connection to the pod.
 pub const UNREAD: u64 = 128 * 1024;
 
+/// What a connection keeps that does nothing.
+pub const IDLE: u64 = 10 * 1024;
+
+/// For how long it may: who has just come is about to ask for something, and who was just answered for something else.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
+
+/// How many of those are ended at once when there is room for no other: a part, and no more than a few, as nginx has it.
+const IDLE_PART: usize = 8;
+const IDLE_MOST: usize = 32;
+
 /// How long somebody may wait before it is a debt: on any network this is a while, and most never wait so long.
 pub const GRACE: Duration = Duration::from_millis(100);
 
 /// Tells client connections apart.
 pub type ClientId = usize;
+
+/// A connection that keeps some memory also while it does nothing.
+pub trait Idle: Debug + Send + Sync {
+    /// Since when it does nothing, if it does.
+    fn idle_since(&self) -> Option<Instant>;
+}
 
 /// Everybody who keeps memory and waits.
 #[derive(Debug, Default)]
@@ -37,8 +55,29 @@ struct Ledger {
 struct Entry {
     client: ClientId,
     bytes: u64,
-    since: Instant,
+    since: Since,
     fate: Arc<Fate>,
+}
+
+/// Since when somebody has kept memory.
+#[derive(Debug)]
+enum Since {
+    Moment(Instant),
+    /// Only while it is idle.
+    Idle(Arc<dyn Idle>),
+}
+
+impl Since {
+    /// For how long, by now.
+    fn waited(&self, now: Instant) -> Option<Duration> {
+        match self {
+            Self::Moment(moment) => Some(now.saturating_duration_since(*moment)),
+            Self::Idle(connection) => {
+                let idle = now.saturating_duration_since(connection.idle_since()?);
+                (idle >= IDLE_GRACE).then_some(idle)
+            }
+        }
+    }
 }
 
 /// Whether it is to end, and who wants to know.
@@ -73,6 +112,15 @@ impl Drop for Debt {
 impl Debts {
     /// A client's connection has kept so much since a moment.
     pub(super) fn owe(&self, client: ClientId, bytes: u64, since: Instant) -> Debt {
+        self.enter(client, bytes, Since::Moment(since))
+    }
+
+    /// A client's connection keeps a little whenever it does nothing.
+    pub(super) fn owe_when_idle(&self, client: ClientId, connection: Arc<dyn Idle>) -> Debt {
+        self.enter(client, IDLE, Since::Idle(connection))
+    }
+
+    fn enter(&self, client: ClientId, bytes: u64, since: Since) -> Debt {
         let fate = Arc::<Fate>::default();
         let mut ledger = lock(&self.0);
         let number = ledger.next;
@@ -83,28 +131,45 @@ impl Debts {
 
     /// How much all of them keep.
     pub(super) fn sum(&self) -> u64 {
-        lock(&self.0).entries.values().map(|entry| entry.bytes).sum()
+        lock(&self.0).owed(|_| true).map(|owed| owed.bytes).sum()
     }
 
     /// Ends as many as give back so much; how much that is.
-    pub(super) fn end(&self, need: u64, now: Instant) -> u64 {
+    pub(super) fn end(&self, need: u64) -> u64 {
         let mut ledger = lock(&self.0);
-        let owed = ledger.entries.iter().map(|(number, entry)| Owed {
-            number: *number,
-            client: entry.client,
-            bytes: entry.bytes,
-            waited: now.saturating_duration_since(entry.since),
-        });
-        let mut freed = 0;
-        for Owed { number, bytes, .. } in worst(owed.collect(), need) {
-            freed += bytes;
+        let ended = worst(ledger.owed(|_| true).collect(), need);
+        ledger.end(&ended);
+        ended.iter().map(|owed| owed.bytes).sum()
+    }
+
+    /// Ends some of those that do nothing, and have done so for longest.
+    pub(super) fn end_idlest(&self) {
+        let mut ledger = lock(&self.0);
+        let mut idle: Vec<_> = ledger.owed(|entry| matches!(entry.since, Since::Idle(_))).collect();
+        idle.sort_unstable_by_key(|owed| Reverse(owed.waited));
+        idle.truncate(idle.len().div_ceil(IDLE_PART).min(IDLE_MOST));
+        ledger.end(&idle);
+    }
+}
+
+impl Ledger {
+    /// The debts of the moment.
+    fn owed(&self, which: impl Fn(&Entry) -> bool) -> impl Iterator<Item = Owed> {
+        let now = Instant::now();
+        self.entries.iter().filter(move |(_, entry)| which(entry)).filter_map(move |(number, entry)| {
+            let waited = entry.since.waited(now)?;
+            Some(Owed { number: *number, client: entry.client, bytes: entry.bytes, waited })
+        })
+    }
+
+    fn end(&mut self, ended: &[Owed]) {
+        for Owed { number, .. } in ended {
             // Of its own accord it would be gone only once it has seen it, and be ended twice.
-            if let Some(Entry { fate, .. }) = ledger.entries.remove(&number) {
+            if let Some(Entry { fate, .. }) = self.entries.remove(number) {
                 fate.ended.store(true, Ordering::Release);
                 fate.waker.wake();
             }
         }
-        freed
     }
 }
 
@@ -198,9 +263,9 @@ mod tests {
         let (paid, kept, other) =
             (debts.owe(1, 10, since(900)), debts.owe(2, 10, since(500)), debts.owe(3, 10, now));
         drop(paid);
-        assert_eq!(debts.end(1, now), 10);
+        assert_eq!(debts.end(1), 10);
         assert!(kept.poll_ended(&cx).is_ready() && other.poll_ended(&cx).is_pending());
-        assert_eq!(debts.end(100, now), 10, "nobody is ended twice");
+        assert_eq!(debts.end(100), 10, "nobody is ended twice");
         assert!(other.poll_ended(&cx).is_ready());
         drop((kept, other));
         assert!(lock(&debts.0).entries.is_empty());

@@ -15,6 +15,7 @@ use http::{
     header::{FORWARDED, VIA},
 };
 use pilotlight_crds::UrlScheme;
+use tokio::sync::Mutex;
 
 use super::interim::Interim;
 use crate::tls::Handshake;
@@ -109,6 +110,8 @@ pub struct Peer {
     pub(super) tls: Option<Handshake>,
     /// Where interim responses go.
     pub(super) interim: Arc<Interim>,
+    /// Held by the request that waits for memory: of a connection it is one at a time.
+    pub(super) patient: Mutex<()>,
 }
 
 impl Peer {
@@ -125,7 +128,16 @@ impl Peer {
         // An address is always a valid value.
         let address =
             HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { address, node, scheme, trusted, element: OnceLock::new(), tls, interim }
+        Self {
+            address,
+            node,
+            scheme,
+            trusted,
+            element: OnceLock::new(),
+            tls,
+            interim,
+            patient: Mutex::default(),
+        }
     }
 
     /// How the client has come: to us, or to the trusted proxy that it is.

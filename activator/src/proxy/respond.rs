@@ -6,7 +6,6 @@ use http_body_util::Full;
 use serde::Serialize;
 
 use super::{
-    body::ResponseBody,
     client::Refusal,
     grpc::{self, Call, Code},
     trace::Trace,
@@ -15,8 +14,6 @@ use crate::{function::HoldError, tls::Misuse};
 
 /// Header with the reason of an answer that the activator made itself.
 const REASON_HEADER: &str = "pilotlight-reason";
-/// The reason of answers for want of memory, or of leave to hold more.
-const ACTIVATOR_FULL: &str = "activator-full";
 
 /// Why the activator answers in a function's place.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +120,7 @@ impl ProxyError {
             }
             Self::Refused(_) => verdict(StatusCode::BAD_REQUEST, "bad-request", false, None),
             Self::NotFound { .. } => verdict(StatusCode::NOT_FOUND, "no-such-function", false, None),
-            Self::MemoryFull => verdict(StatusCode::SERVICE_UNAVAILABLE, ACTIVATOR_FULL, false, Some(1)),
+            Self::MemoryFull => verdict(StatusCode::SERVICE_UNAVAILABLE, "activator-full", false, Some(1)),
             Self::Hold(HoldError::TooManyRequests) => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, "hold-requests-exceeded", false, Some(1))
             }
@@ -131,7 +128,7 @@ impl ProxyError {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, "hold-bytes-exceeded", false, Some(1))
             }
             Self::Hold(HoldError::ProcessFull) => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, ACTIVATOR_FULL, false, Some(1))
+                verdict(StatusCode::SERVICE_UNAVAILABLE, "activator-full", false, Some(1))
             }
             Self::Hold(HoldError::Overloaded) => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, "overloaded", false, Some(1))
@@ -159,6 +156,20 @@ impl ProxyError {
             Self::UnknownProtocol => verdict(StatusCode::NOT_IMPLEMENTED, "unknown-protocol", false, None),
             Self::NoTunnels => verdict(StatusCode::NOT_IMPLEMENTED, "websocket-unsupported", false, None),
         }
+    }
+
+    /// Whether a connection of HTTP/1 is closed behind the answer. After a request that breaks the rules nobody can be
+    /// sure where the next one begins; after one whose body came too slowly the rest of it would; and an open
+    /// connection is memory, too.
+    fn closes(&self) -> bool {
+        matches!(
+            self,
+            Self::BadRequest(_)
+                | Self::Refused(_)
+                | Self::SlowBody
+                | Self::MemoryFull
+                | Self::Hold(HoldError::ProcessFull)
+        )
     }
 
     /// The same in gRPC's codes (`statuscodes.md`), where there is a better one than the status has.
@@ -190,6 +201,10 @@ struct Problem<'a> {
     function: Option<String>,
 }
 
+/// Lies with an answer behind which a connection of HTTP/1 is closed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closes;
+
 /// What is known of a request before it is routed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
@@ -207,13 +222,10 @@ pub(super) fn respond(error: &ProxyError, asked: &Asked, function: Option<String
         None => problem(error, &asked.trace, function),
     };
     response.headers_mut().insert(REASON_HEADER, HeaderValue::from_static(reason));
+    if error.closes() {
+        response.extensions_mut().insert(Closes);
+    }
     response
-}
-
-/// Whether an answer says that there is no memory for the request.
-pub(super) fn is_want_of_memory(answer: &Response<ResponseBody>) -> bool {
-    answer.body().is_ours()
-        && answer.headers().get(REASON_HEADER).is_some_and(|reason| reason == ACTIVATOR_FULL)
 }
 
 /// As gRPC's clients read it: a status of 200, whatever went wrong, and no body.

@@ -4,7 +4,7 @@
 //! a request costs no more than a few stores.
 
 use std::{
-    future::poll_fn,
+    future::{poll_fn, ready},
     mem,
     pin::{Pin, pin},
     sync::{
@@ -25,15 +25,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::streams::note_asked;
 use crate::{
-    memory::{ClientId, Memory, Shortage},
+    memory::{ClientId, Idle, Memory},
     time,
 };
 
 /// How long an idle client has to close its connection once it was asked to.
 const FAREWELL: Duration = Duration::from_secs(5);
-
-/// How long a connection may do nothing while memory is short.
-const SHORT: Duration = Duration::from_secs(4);
 
 /// How long a connection may do nothing. As Kestrel has it: 30 s and 130 s, the latter longer than what common load
 /// balancers keep idle connections for, so that it is they who close them.
@@ -43,13 +40,6 @@ pub struct Clocks {
     pub head: Duration,
     /// Between requests.
     pub idle: Duration,
-}
-
-impl Clocks {
-    /// While memory is short nobody has it for long without need.
-    fn while_short(self) -> Self {
-        Self { head: self.head.min(SHORT), idle: self.idle.min(SHORT) }
-    }
 }
 
 impl Default for Clocks {
@@ -155,6 +145,17 @@ impl Activity {
     }
 }
 
+impl Idle for Activity {
+    fn idle_since(&self) -> Option<Instant> {
+        let since = match self.head.load(Ordering::Relaxed) {
+            _ if !self.is_quiet() => return None,
+            0 => self.quiet.load(Ordering::Relaxed),
+            head => head - 1,
+        };
+        Some(self.began + Duration::from_millis(since))
+    }
+}
+
 /// What is to become of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -251,22 +252,25 @@ pub(super) enum End<E> {
     SlowHead,
 }
 
-/// Drives a connection until it ends, by itself or by its clocks. It is asked to end when `leave` says so.
+/// Drives a connection until it ends, by itself or by its clocks. It is asked to end when `leave` says so, or when it does
+/// nothing and others need what it keeps.
 pub(super) async fn drive<C: GracefulConnection>(
     connection: C,
-    activity: &Activity,
+    activity: &Arc<Activity>,
     clocks: &Clocks,
     memory: &Memory,
     leave: CancellationToken,
 ) -> End<C::Error> {
     let mut connection = pin!(connection);
+    let debt = memory.owe_when_idle(activity.client(), Arc::clone(activity) as _);
     // Polled only when they have something to say: a connection is woken for each request.
     let mut seldom = FuturesUnordered::new();
     seldom.push(leave.cancelled_owned().map(|()| Seldom::Leave).boxed());
-    seldom.push(after(clocks.head / 4));
+    seldom.push(poll_fn(move |cx| debt.poll_ended(cx)).map(|()| Seldom::Idle).boxed());
+    seldom.push(after(clocks.head / 4, Seldom::Time));
     let (mut idle, mut behind) = (false, false);
     loop {
-        tokio::select! {
+        let what = tokio::select! {
             biased;
             ended = poll_fn(|cx| {
                 // Behind the streams that have something to say by now: it goes out together, with one call of the
@@ -278,31 +282,26 @@ pub(super) async fn drive<C: GracefulConnection>(
                 behind = false;
                 time::turn(|| connection.as_mut().poll(cx))
             }) => return match ended {
+                _ if idle => End::Idle,
                 Err(error) => End::Broken(error),
-                Ok(()) if idle => End::Idle,
                 Ok(()) => End::Closed,
             },
-            Some(what) = seldom.next() => match what {
-                Seldom::Leave => connection.as_mut().graceful_shutdown(),
-                Seldom::Time => {
-                    let short = memory.shortage() > Shortage::None;
-                    let clocks = if short { clocks.while_short() } else { *clocks };
-                    let next = match activity.verdict(&clocks) {
-                        Verdict::Fine(next) => {
-                            idle = false;
-                            next
-                        }
-                        Verdict::SlowHead => return End::SlowHead,
-                        Verdict::Idle if idle => return End::Idle,
-                        Verdict::Idle => {
-                            idle = true;
-                            connection.as_mut().graceful_shutdown();
-                            FAREWELL
-                        }
-                    };
-                    seldom.push(after(next));
-                }
+            Some(what) = seldom.next() => what,
+        };
+        match what {
+            Seldom::Leave => connection.as_mut().graceful_shutdown(),
+            Seldom::Time => match activity.verdict(clocks) {
+                Verdict::Fine(next) => seldom.push(after(next, Seldom::Time)),
+                Verdict::SlowHead => return End::SlowHead,
+                Verdict::Idle => seldom.push(ready(Seldom::Idle).boxed()),
+            },
+            Seldom::Idle => {
+                idle = true;
+                connection.as_mut().graceful_shutdown();
+                seldom.push(after(FAREWELL, Seldom::Farewell));
             }
+            Seldom::Farewell if activity.is_quiet() => return End::Idle,
+            Seldom::Farewell => seldom.push(after(FAREWELL, Seldom::Farewell)),
         }
     }
 }
@@ -313,10 +312,14 @@ enum Seldom {
     Leave,
     /// It is time to look at its clocks.
     Time,
+    /// It has done nothing for too long, or others need what it keeps.
+    Idle,
+    /// By now it has had time to end.
+    Farewell,
 }
 
-fn after(pause: Duration) -> BoxFuture<'static, Seldom> {
-    tokio::time::sleep(pause).map(|()| Seldom::Time).boxed()
+fn after(pause: Duration, what: Seldom) -> BoxFuture<'static, Seldom> {
+    tokio::time::sleep(pause).map(|()| what).boxed()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use hyper::{
 use hyper_util::{rt::TokioTimer, server::conn::auto::Builder};
 use pilotlight_crds::UrlScheme;
 use prometheus::IntCounterVec;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{either::Either, sync::CancellationToken};
 
@@ -55,13 +56,17 @@ const PENDING_RESETS: usize = 20;
 const PROVOKED_RESETS: usize = 200;
 /// HTTP/2 pings find clients that have vanished.
 const PING_EVERY: Duration = Duration::from_secs(30);
+/// Connections that may wait to be accepted: as many as the kernel allows (`net.core.somaxconn`). A client that finds the
+/// queue full hears nothing, and comes again after a second, behind those who have come meanwhile.
+const BACKLOG: i32 = i32::MAX;
 /// Pause after a failed accept, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// What the server may use.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// The most client connections at once, handshakes and tunnels included; the next one waits.
+    /// The most client connections at once, handshakes and tunnels included; the next one waits, and those that have done
+    /// nothing for longest end.
     pub connections: usize,
     /// The most from one address; 0: no limit.
     pub from_one_address: usize,
@@ -177,6 +182,8 @@ pub async fn serve_with<S, B>(
 {
     let Port { listener, front } = port;
     let (service_for, builder) = (Arc::new(service_for), Arc::new(builder(&connections.limits)));
+    // A listener that refuses goes on with fewer.
+    let _ = SockRef::from(&listener).listen(BACKLOG);
     loop {
         let accepted = tokio::select! {
             () = connections.stop.cancelled() => return,
@@ -268,7 +275,7 @@ async fn accept(
     }
     match listener.accept().await {
         Ok((stream, peer)) => {
-            let occupied = room.enter(peer.ip()).await;
+            let occupied = room.enter(peer.ip(), &limits.memory).await;
             if occupied.is_none() {
                 limits.reached.with_label_values(&["address"]).inc();
             }

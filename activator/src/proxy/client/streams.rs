@@ -79,8 +79,8 @@ where
             tokio::spawn(stream);
             return;
         }
-        // It is going to be refused, and best at once: the streams that one client can open at a stroke, times those
-        // of many clients, would all have a task before the first of these runs.
+        // It is going to be refused, unless it is the one that waits, and best at once: the streams that one client can
+        // open at a stroke, times those of many clients, would all have a task before the first of these runs.
         let mut stream = Box::pin(stream);
         if stream.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
             tokio::spawn(stream);

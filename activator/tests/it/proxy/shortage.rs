@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use http::Response;
-use pilotlight_activator::memory::{GRACE, Shortage, UNREAD};
+use pilotlight_activator::memory::{GRACE, IDLE, Shortage, UNREAD};
 use pilotlight_crds::FunctionSpec;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -38,9 +38,7 @@ async fn bed_with_pod() -> (Bed, Pod) {
 #[tokio::test]
 async fn without_memory_nothing_new_is_taken_until_there_is_some() {
     let (bed, pod) = bed_with_pod().await;
-    let mut open = TcpStream::connect(bed.addr).await.unwrap();
-    open.write_all(GET).await.unwrap();
-    assert!(answer(&mut open).await.starts_with("HTTP/1.1 200"));
+    let mut open = served(&bed).await;
 
     let used = |percent| bed.process.memory().look(percent * (BUDGET / 100), BUDGET);
     used(100);
@@ -58,9 +56,7 @@ async fn without_memory_nothing_new_is_taken_until_there_is_some() {
 #[tokio::test]
 async fn what_is_new_is_refused_when_too_little_is_left() {
     let (bed, pod) = bed_with_pod().await;
-    let mut open = TcpStream::connect(bed.addr).await.unwrap();
-    open.write_all(GET).await.unwrap();
-    assert!(answer(&mut open).await.starts_with("HTTP/1.1 200"));
+    let mut open = served(&bed).await;
     let mut raw = Raw::connect(&bed, &[]).await;
     bed.process.memory().look(BUDGET / 100 * 93, BUDGET);
     open.write_all(GET).await.unwrap();
@@ -73,6 +69,23 @@ async fn what_is_new_is_refused_when_too_little_is_left() {
         raw.reader.next().await.expect("the connection lives");
     }
     assert_eq!((pod.asked(), raw.reader.heard.data), (1, 0), "in few words, and nothing reached the pod");
+}
+
+#[tokio::test]
+async fn of_the_streams_of_a_connection_one_waits_for_memory() {
+    let (bed, pod) = bed_with_pod().await;
+    let mut raw = Raw::connect(&bed, &[]).await;
+    bed.process.memory().look(BUDGET / 100 * 93, BUDGET);
+    raw.writer.write_all(&[get(1), get(3), get(5)].concat()).await.unwrap();
+    while raw.reader.heard.answered != [3, 5] {
+        raw.reader.next().await.expect("two are refused");
+    }
+    assert_eq!(pod.asked(), 0);
+    bed.process.memory().look(BUDGET / 100 * 50, BUDGET);
+    while raw.reader.heard.data == 0 {
+        raw.reader.next().await.expect("one is served");
+    }
+    assert_eq!(pod.asked(), 1);
 }
 
 #[tokio::test]
@@ -90,19 +103,48 @@ async fn while_memory_is_short_nothing_is_held_and_the_rest_goes_on() {
     assert_eq!(bed.get("/").await.status(), 200);
 }
 
+/// Asks once, and keeps the connection.
+async fn served(bed: &Bed) -> TcpStream {
+    let mut stream = TcpStream::connect(bed.addr).await.unwrap();
+    stream.write_all(GET).await.unwrap();
+    assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+    stream
+}
+
 #[tokio::test]
-async fn idle_connections_are_closed_sooner_while_memory_is_short() {
-    let bed = Bed::with_limits(FunctionSpec::from_image("x"), |limits| {
-        limits.clocks.head = Duration::from_millis(400);
-    })
-    .await;
-    let raw = Raw::connect(&bed, &[]).await;
-    bed.process.memory().look(BUDGET / 100 * 85, BUDGET);
-    let began = Instant::now();
-    let Raw { mut reader, writer: _open } = raw;
-    reader.until_end().await;
-    assert!(began.elapsed() < PATIENCE / 2, "{:?} instead of minutes", began.elapsed());
+async fn without_memory_who_does_nothing_is_ended_and_who_has_done_so_for_longest_first() {
+    let (bed, _pod) = bed_with_pod().await;
+    let Raw { mut reader, writer: _open } = Raw::connect(&bed, &[]).await;
+    let mut first = served(&bed).await;
+    let mut second = served(&bed).await;
+    // After a while.
+    while bed.process.memory().owed() < 3 * IDLE {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let collect = || bed.process.memory().collect(BUDGET / 100 * 75 + IDLE, BUDGET);
+    collect();
+    while reader.heard.goaway.is_none() {
+        reader.next().await.expect("it is told");
+    }
+    collect();
+    assert_eq!(answer(&mut first).await, "", "and this one is closed at once");
     assert_eq!(bed.reached.with_label_values(&["idle"]).get(), 1);
+    second.write_all(GET).await.unwrap();
+    assert!(answer(&mut second).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn without_room_for_a_connection_who_has_done_nothing_for_longest_makes_some() {
+    let bed = Bed::with_limits(FunctionSpec::from_image("x"), |limits| limits.connections = 2).await;
+    let pod = Pod::serving("a", after(Duration::ZERO)).await;
+    bed.see(&pod);
+    bed.until("the pod answers", |report| report.ready == 1).await;
+    let mut first = served(&bed).await;
+    let mut second = served(&bed).await;
+    let _third = served(&bed).await;
+    assert_eq!(answer(&mut first).await, "");
+    second.write_all(GET).await.unwrap();
+    assert!(answer(&mut second).await.starts_with("HTTP/1.1 200"));
 }
 
 /// An activator with little memory left, and a pod that answers with more than all buffers on the way can hold.
