@@ -152,6 +152,19 @@ impl Function {
         Answer { status: parts.status, headers: parts.headers, body, took }
     }
 
+    /// Writes until the API says that it is stored: on a busy machine Redis may be too slow for one of them.
+    pub(crate) async fn stored(&self, value: &str, within: Duration) {
+        let began = Instant::now();
+        loop {
+            let answer = self.put(value).await;
+            if answer.status.is_success() {
+                return;
+            }
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+            assert!(began.elapsed() < within, "still {answer:?} after {within:?}");
+        }
+    }
+
     /// Reads until the API answers something else than 503. Returns that, and how long it took.
     pub(crate) async fn recovered(&self, within: Duration) -> (Answer, Duration) {
         let began = Instant::now();

@@ -32,7 +32,7 @@ const RECOVERY: Duration = Duration::from_secs(2);
 async fn started() -> (Redis, Function) {
     let redis = Redis::start().await;
     let function = serve(Some(store(&redis.url())), 1024).await;
-    assert_eq!(function.put("before").await.status, StatusCode::CREATED);
+    function.stored("before", PATIENCE).await;
     (redis, function)
 }
 
@@ -107,7 +107,7 @@ async fn a_frozen_redis_makes_nobody_wait_and_undoes_nothing_later() {
     redis.thaw();
     let (read, recovery) = cart.recovered(RECOVERY).await;
     assert_eq!(read.body, "before", "Redis dropped the write that came out of its socket too late");
-    assert_eq!(cart.put("after").await.status, StatusCode::NO_CONTENT);
+    cart.stored("after", RECOVERY).await;
     println!("frozen: first 503 after {:?}, then at most {slowest:?}; back after {recovery:?}", first.took);
 }
 
@@ -180,7 +180,7 @@ async fn a_full_redis_refuses_writers_and_serves_readers() {
     assert_eq!((read.status, &read.body[..]), (StatusCode::OK, &b"before"[..]), "the breaker stays closed");
     assert_eq!(cart.delete().await.status, StatusCode::NO_CONTENT, "deleting makes room");
     redis.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
-    assert_eq!(cart.put("more").await.status, StatusCode::CREATED);
+    cart.stored("more", RECOVERY).await;
 }
 
 #[tokio::test]
