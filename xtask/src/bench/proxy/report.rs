@@ -61,6 +61,10 @@ fn write_all(text: &mut String, results: &Results, versions: &str, order: Order)
     writeln!(text, "| --- | --- | --- | --- |")?;
     for Bar { what, ratio, limit, at_most } in BARS {
         let ratio = ratio(results);
+        if ratio.median.is_nan() {
+            // Its load was not chosen.
+            continue;
+        }
         let sign = if at_most { "≤" } else { "≥" };
         writeln!(text, "| {what} | {ratio} | {sign} {limit} | {} |", verdict(ratio, limit, at_most))?;
     }
