@@ -8,7 +8,7 @@ use std::{
 use pilotlight_crds::ColdStart;
 
 use super::{
-    FunctionState, Inner, PeerView, PodRef, Share,
+    FunctionState, Inner, PeerView, Phase, PodRef, Share,
     lending::{hand_out, in_use, set_room},
     role::{Book, Role, Takeover},
 };
@@ -92,7 +92,7 @@ impl FunctionState {
         down: &Down,
         now: Instant,
     ) {
-        let Inner { role: Role::Lessee(leases), pods, mail, .. } = &mut *inner else { return };
+        let Inner { role: Role::Lessee(leases), pods, mail, cold, .. } = &mut *inner else { return };
         if !leases.hear(from, down, now) {
             return;
         }
@@ -100,8 +100,9 @@ impl FunctionState {
         // The owner sends requests there already: that it answers need not be found out once more.
         let granted = down.granted.keys();
         for uid in granted.filter(|uid| leases.on(uid) > 0) {
-            if let Some(entry) = pods.get_mut(uid).filter(|entry| !entry.set_aside) {
-                entry.answers |= entry.pod.is_some();
+            if let Some(entry) = pods.get_mut(uid).filter(|entry| entry.pod.is_some() && !entry.set_aside) {
+                entry.answers = true;
+                cold.iter_mut().for_each(|cold| cold.reach(Phase::PortAnswers, now));
             }
         }
         if down.going.is_some() {

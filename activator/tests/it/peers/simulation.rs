@@ -6,9 +6,12 @@ mod activator;
 mod checks;
 mod world;
 
-use tokio::task::LocalSet;
+use std::time::Instant;
 
-use self::world::World;
+use pilotlight_activator::{function::Outbox, peer::Seat};
+use tokio::task::{LocalSet, yield_now};
+
+use self::{activator::Activator, world::World};
 
 const STEPS: usize = 600;
 
@@ -76,4 +79,38 @@ async fn nothing_that_somebody_waits_for_is_told_with_the_next_beat_only() {
             }
         })
         .await;
+}
+
+/// Nobody else but the owner has reached the pod when it lends a slot of it.
+async fn lent_before_it_was_reached() {
+    let mut both = [Activator::new(1, 1), Activator::new(2, 1)];
+    let ids = both.each_ref().map(|one| one.id.clone());
+    for (one, other) in both.iter_mut().zip(ids.iter().rev()) {
+        let seat = Seat { session: 1, live: true, leaving: false, handle: Outbox::default() };
+        one.seats.insert(other.clone(), seat);
+        one.follow();
+    }
+    let [one, other] = both;
+    let (owner, mut lessee) = if one.function.share().owner.is_none() { (one, other) } else { (other, one) };
+    let tell = |from: &Activator, whom: &Activator| {
+        let word = from.function.tell(&whom.id, true, Instant::now()).unwrap();
+        whom.function.hear(&from.id, word, Instant::now());
+    };
+    tell(&owner, &lessee);
+    lessee.request();
+    yield_now().await;
+    tell(&lessee, &owner);
+    let _unasked = lessee.see_unasked("pod", false);
+    owner.see("pod", false);
+    tell(&owner, &lessee);
+    yield_now().await;
+    let acquired = lessee.in_flight.borrow_mut().pop().expect("it was lent a slot");
+    lessee.function.first_byte(acquired.slot.pod(), Instant::now());
+    let phases = lessee.function.report().cold_start.unwrap().milliseconds;
+    assert!(phases.port_answers.is_some() && phases.first_byte.is_some(), "{phases:?}");
+}
+
+#[tokio::test]
+async fn a_cold_start_knows_when_the_pod_answered_also_from_the_owner() {
+    LocalSet::new().run_until(lent_before_it_was_reached()).await;
 }

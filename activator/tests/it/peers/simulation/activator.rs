@@ -84,7 +84,15 @@ impl Activator {
         self.index.apply_deployment("demo".into(), "hello-r1".into(), deployment);
     }
 
+    /// What the watch says of a pod, which answers as soon as it is asked.
     pub(super) fn see(&self, pod: &str, ending: bool) {
+        if let Some(ToProbe(function, pod)) = self.see_unasked(pod, ending) {
+            function.pod_answers(&pod, Instant::now());
+        }
+    }
+
+    /// What the watch says of a pod, of which it has yet to be found out whether it answers.
+    pub(super) fn see_unasked(&self, pod: &str, ending: bool) -> Option<ToProbe> {
         let observed = ObservedPod {
             function: key(),
             revision: "r1".into(),
@@ -98,9 +106,7 @@ impl Activator {
             node_network: true,
             trouble: None,
         };
-        if let Some(ToProbe(function, pod)) = self.index.apply_pod(observed) {
-            function.pod_answers(&pod, Instant::now());
-        }
+        self.index.apply_pod(observed)
     }
 
     /// A pod is no more, and neither are the requests in it.
