@@ -117,10 +117,7 @@ async fn without_memory_who_does_nothing_is_ended_and_who_has_done_so_for_longes
     let Raw { mut reader, writer: _open } = Raw::connect(&bed, &[]).await;
     let mut first = served(&bed).await;
     let mut second = served(&bed).await;
-    // After a while.
-    while bed.process.memory().owed() < 3 * IDLE {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_owed(&bed, 3 * IDLE).await;
     let collect = || bed.process.memory().collect(BUDGET / 100 * 75 + IDLE, BUDGET);
     collect();
     while reader.heard.goaway.is_none() {
@@ -157,11 +154,11 @@ async fn bed_with_much() -> Bed {
     bed
 }
 
-/// Waits until so many responses have waited for their clients for a while.
-async fn until_owed(bed: &Bed, responses: u64) {
+/// Waits until so many bytes have been kept for a while by those who do not go on.
+async fn until_owed(bed: &Bed, bytes: u64) {
     let came = Instant::now();
-    while bed.process.memory().owed() < responses * UNREAD {
-        assert!(came.elapsed() < PATIENCE, "{} of {responses}", bed.process.memory().owed() / UNREAD);
+    while bed.process.memory().owed() < bytes {
+        assert!(came.elapsed() < PATIENCE, "{} of {bytes}", bed.process.memory().owed());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -172,10 +169,10 @@ async fn without_memory_who_does_not_read_is_ended_and_who_keeps_most_first() {
     // One that keeps three streams' windows shut, and one that does not read from its socket.
     let mut raw = Raw::connect(&bed, &[(4, 0)]).await;
     raw.writer.write_all(&[get(1), get(3), get(5)].concat()).await.unwrap();
-    until_owed(&bed, 3).await;
+    until_owed(&bed, 3 * UNREAD).await;
     let mut stream = TcpStream::connect(bed.addr).await.unwrap();
     stream.write_all(GET).await.unwrap();
-    until_owed(&bed, 4).await;
+    until_owed(&bed, 4 * UNREAD).await;
 
     // As much as one of them keeps is wanted.
     let collect = |bytes| bed.process.memory().collect(BUDGET / 100 * 75 + bytes, BUDGET);
@@ -200,7 +197,7 @@ async fn who_reads_again_in_time_keeps_what_it_has() {
     let bed = bed_with_much().await;
     let mut stream = TcpStream::connect(bed.addr).await.unwrap();
     stream.write_all(GET).await.unwrap();
-    until_owed(&bed, 1).await;
+    until_owed(&bed, UNREAD).await;
     let mut piece = vec![0; 1 << 20];
     let mut read = 0;
     while bed.process.memory().owed() > 0 {
