@@ -7,7 +7,7 @@
 //! - [`pod`]: a request is offered to pods until one takes it, over connections of ours
 //! - here: what joins the two. Where to: [`route`]. What is asked: [`strict`], [`host`], [`path`], [`request`],
 //!   [`headers`], [`origin`], [`sessions`], [`trace`], [`expect`], [`upgrade`]. What is answered: [`respond()`],
-//!   [`grpc`], [`interim`], [`timing`]. What flows: [`body`], [`tunnel`], over [`tcp`]. How long:
+//!   [`grpc`], [`interim`], [`timing`]. What flows: [`body`], [`tunnel`], over [`tcp`] or streams of [`http2`]. How long:
 //!   [`clock`]
 
 mod body;
@@ -19,6 +19,7 @@ pub(crate) mod fuzzing;
 mod grpc;
 mod headers;
 mod host;
+mod http2;
 mod interim;
 mod origin;
 mod path;
@@ -49,7 +50,7 @@ use self::{
     upgrade::Upgrade,
 };
 pub use self::{
-    body::ResponseBody,
+    body::{Incoming, ResponseBody},
     client::{Clients, Clocks, Connections, Front, Limits, MinRate, Port, serve, serve_with},
     origin::{Caller, Cidr, InvalidCidr, Peer},
     pod::Pool,

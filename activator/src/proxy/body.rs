@@ -1,20 +1,20 @@
 //! Bodies as they cross the proxy: streamed, watched for silence, and bound to what they hold on to.
 //!
-//! - [`request`]: a client's, on its way to a pod; [`progress`]: how far it has come; [`supply`]: where it comes from;
-//!   [`uploads`]: how one over HTTP/2 ends that nobody wants any longer
+//! - [`incoming`]: one as it comes in
+//! - [`request`]: a client's, on its way to a pod; [`progress`]: how far it has come; [`supply`]: where it comes from
 //! - [`response`]: a pod's, on its way to a client, or one of our own
 
+mod incoming;
 mod progress;
 mod request;
 mod response;
 mod supply;
-mod uploads;
 
-pub use self::response::ResponseBody;
 pub(super) use self::{
+    incoming::Broken,
     progress::Progress,
     request::RequestBody,
     response::{Bounds, Cut, Source},
     supply::{KEPT_BODY, Kept},
-    uploads::Uploads,
 };
+pub use self::{incoming::Incoming, response::ResponseBody};

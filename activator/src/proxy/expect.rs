@@ -1,18 +1,21 @@
 //! `Expect: 100-continue` (RFC 9110, section 10.1.1): the body waits until the pod asks for it.
 //!
-//! The expectation is the pod's to meet, so it is passed on. hyper sends the client its `100 Continue` when
-//! the body is first read, and that is when the pod has sent one. A pod that answers at once is heard, and
-//! the body is never asked for.
+//! The expectation is the pod's to meet, so it is passed on. The client gets its `100 Continue` when the body is first
+//! read, and that is when the pod has sent one: over HTTP/1 hyper says it, over HTTP/2 the gate does. A pod that answers
+//! at once is heard, and the body is never asked for.
 
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use tokio_util::sync::CancellationToken;
+
+use super::interim::Interim;
 
 /// A pod that has said nothing for so long knows nothing of expectations. curl and Go wait as long.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -24,23 +27,31 @@ pub(super) fn expects(headers: &HeaderMap, version: Version) -> bool {
 }
 
 /// What a body waits behind.
-pub(super) struct Gate(Pin<Box<dyn Future<Output = ()> + Send>>);
+pub(super) struct Gate {
+    opens: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Where `100 Continue` is said when it opens; `None`: hyper says it.
+    interim: Option<Arc<Interim>>,
+}
 
 impl Gate {
     /// A gate, and what opens it before patience does. Patience begins when the body is first wanted.
-    pub(super) fn new() -> (Self, CancellationToken) {
+    fn new(interim: Option<Arc<Interim>>) -> (Self, CancellationToken) {
         let asked = CancellationToken::new();
         let opened = asked.clone().cancelled_owned();
-        let gate = async move {
+        let opens = async move {
             // Either way the body goes out.
             let _ = tokio::time::timeout(PATIENCE, opened).await;
         };
-        (Self(Box::pin(gate)), asked)
+        (Self { opens: Box::pin(opens), interim }, asked)
     }
 
     /// Ready once it is open; not to be asked again then.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.as_mut().poll(cx)
+        ready!(self.opens.as_mut().poll(cx));
+        if let Some(interim) = &self.interim {
+            interim.add(StatusCode::CONTINUE, &HeaderMap::new());
+        }
+        Poll::Ready(())
     }
 }
 
@@ -50,8 +61,8 @@ impl fmt::Debug for Gate {
     }
 }
 
-/// Passes a client's expectation on to a pod; the gate for the body, and what opens it.
-pub(super) fn pass_on(headers: &mut HeaderMap) -> (Gate, CancellationToken) {
+/// Passes a client's expectation on to a pod; the gate for the body, and what opens it. When it opens, `interim` says so.
+pub(super) fn pass_on(headers: &mut HeaderMap, interim: Option<Arc<Interim>>) -> (Gate, CancellationToken) {
     headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
-    Gate::new()
+    Gate::new(interim)
 }

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, StatusCode, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderValue, Request, Uri, Version, header, uri::PathAndQuery};
 use http_body::Body as _;
 use pilotlight_crds::Protocol;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     body::RequestBody,
     client::MinRate,
     expect, headers,
-    interim::{self, Interim},
+    interim::{Ear, Interim},
     respond::ProxyError,
     route::Routed,
 };
@@ -29,7 +28,7 @@ pub(super) fn to_pod(
     let version = request.version();
     let path = forwarded_path(request.uri(), routed.strip)?;
     let origin = headers::Origin { peer: routed.peer, host: routed.host.as_ref(), version };
-    let expects = protocol == Protocol::Http1 && expect::expects(request.headers(), version);
+    let expects = expect::expects(request.headers(), version);
     let (has_body, length) = (!request.body().is_end_stream(), request.body().size_hint().exact());
     let headers = request.headers_mut();
     headers::to_pod(headers, &origin, protocol);
@@ -56,38 +55,34 @@ pub(super) fn to_pod(
             *request.uri_mut() = absolute_form(routed.host.as_ref(), path)?;
         }
     }
+    let stream = request.extensions_mut().remove::<Arc<Interim>>();
     request.extensions_mut().clear();
     request.body_mut().keep_to(rate);
-    let mut asked = None;
+    // Whoever speaks HTTP/1.0 knows no interim responses.
+    let interim = match version {
+        Version::HTTP_11 => Some(Arc::clone(&routed.peer.interim)),
+        _ => stream.clone(),
+    };
+    let mut ear = Ear { interim, asked: None };
     if expects && has_body {
-        let (gate, opens) = expect::pass_on(request.headers_mut());
+        let (gate, asked) = expect::pass_on(request.headers_mut(), stream);
         request.body_mut().keep_behind(gate);
-        asked = Some(opens);
+        ear.asked = Some(asked);
     }
-    // Whoever speaks HTTP/1.0 knows no interim responses; for HTTP/2, hyper has no way to send them.
-    let interim = (version == Version::HTTP_11).then(|| Arc::clone(&routed.peer.interim));
-    if protocol == Protocol::Http1 && (interim.is_some() || asked.is_some()) {
-        hear_interim(request, interim, asked);
+    if ear.interim.is_some() || ear.asked.is_some() {
+        listen(request, protocol, ear);
     }
     Ok(())
 }
 
-/// Has hyper tell what the pod says before its response: where interim responses go, and what a request for the
-/// body opens.
-fn hear_interim(
-    request: &mut Request<RequestBody>,
-    interim: Option<Arc<Interim>>,
-    asked: Option<CancellationToken>,
-) {
-    hyper::ext::on_informational(request, move |response| {
-        let status = response.status();
-        if let (StatusCode::CONTINUE, Some(asked)) = (status, &asked) {
-            asked.cancel();
+/// Has whoever sends the request tell what the pod says before its response.
+fn listen(request: &mut Request<RequestBody>, protocol: Protocol, ear: Ear) {
+    match protocol {
+        Protocol::Http1 => {
+            hyper::ext::on_informational(request, move |said| ear.hears(said.status(), said.headers()));
         }
-        if let Some(interim) = interim.as_ref().filter(|_| interim::passes(status)) {
-            interim.add(status, response.headers());
-        }
-    });
+        Protocol::H2c => drop(request.extensions_mut().insert(ear)),
+    }
 }
 
 /// Path and query without the part that was only for us; otherwise byte for byte what was received.

@@ -17,7 +17,7 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<Option<HeaderValue>, Prox
         return Err(broken_rule(request.headers()).into());
     }
     // With a protocol it is no tunnel to a host, but how HTTP/2 asks for WebSocket (RFC 8441).
-    if request.method() == Method::CONNECT && request.extensions().get::<hyper::ext::Protocol>().is_none() {
+    if request.method() == Method::CONNECT && request.extensions().get::<h2::ext::Protocol>().is_none() {
         return Err(Refusal::Connect.into());
     }
     if request.method().as_str().len() > LONGEST_METHOD {

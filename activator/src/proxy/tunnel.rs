@@ -4,6 +4,7 @@
 //! `timeouts.total` counts until the connection is upgraded and no further: a WebSocket lives for as long as
 //! its two ends want it to, and only silence tells that one of them has gone.
 
+mod end;
 mod flow;
 mod frames;
 #[cfg(feature = "fuzzing")]
@@ -17,13 +18,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use prometheus::IntGauge;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 
-use self::flow::{Farewell, Flow};
+pub(super) use self::end::{ClientStream, Promised};
+use self::{
+    end::End,
+    flow::{Farewell, Flow},
+};
 use super::{
     client::{self, OpenRequest},
     pod,
@@ -45,8 +48,8 @@ pub struct Tunnels {
 /// The two ends of a connection that is being upgraded.
 #[derive(Debug)]
 pub(super) struct Ends {
-    pub(super) client: OnUpgrade,
-    pub(super) pod: OnUpgrade,
+    pub(super) client: Promised,
+    pub(super) pod: Promised,
     /// Whether what they speak is WebSocket: then they can be told that the connection ends.
     pub(super) websocket: bool,
     /// The client's stream, if it is one of HTTP/2.
@@ -64,11 +67,9 @@ impl Tunnels {
         let Self { open, goodbye, gauge } = self.clone();
         open.spawn(async move {
             let _open = Open::count(gauge);
-            let upgraded =
-                tokio::time::timeout_at(until.into(), async { tokio::try_join!(ends.client, ends.pod) });
-            match upgraded.await {
+            let upgraded = async { tokio::try_join!(ends.client.kept(), ends.pod.kept()) };
+            match tokio::time::timeout_at(until.into(), upgraded).await {
                 Ok(Ok((client, pod))) => {
-                    let (client, pod) = (TokioIo::new(client), TokioIo::new(pod));
                     if let Err(error) = Tunnel::new(client, pod, ends.websocket).run(idle, goodbye).await {
                         tracing::debug!(%error, "an upgraded connection broke");
                     }
@@ -141,17 +142,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Tunnel<S> {
     }
 }
 
-impl Tunnel<TokioIo<Upgraded>> {
+impl Tunnel<End> {
     /// Passes bytes until there is an end; one that is not orderly is passed on as a reset.
     async fn run(mut self, idle: Duration, goodbye: CancellationToken) -> io::Result<()> {
         let ended = self.pass_until_told(idle, goodbye).await;
         if ended.is_err() {
             // A WebSocket that ends without a close frame is known to be cut. A reset would take with it what
-            // the client has not got yet.
-            if !self.websocket {
-                client::reset(self.client.into_inner());
+            // the client has not got yet. A stream is reset when it is dropped.
+            if let (Either::Left(client), false) = (self.client, self.websocket) {
+                client::reset(client.into_inner());
             }
-            pod::reset(self.pod.into_inner());
+            if let Either::Left(pod) = self.pod {
+                pod::reset(pod.into_inner());
+            }
         }
         ended
     }

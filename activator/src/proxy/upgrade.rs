@@ -8,10 +8,15 @@
 use aws_lc_rs::{digest, rand};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use hyper::{body::Incoming, ext::Protocol as ConnectProtocol, upgrade::OnUpgrade};
 use pilotlight_crds::Protocol;
 
-use super::{body::RequestBody, client::OpenRequest, headers, respond::ProxyError};
+use super::{
+    body::{Incoming, RequestBody},
+    client::OpenRequest,
+    headers,
+    respond::ProxyError,
+    tunnel::{ClientStream, Promised},
+};
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 /// RFC 6455, section 1.3: what is hashed together with the key.
@@ -23,7 +28,7 @@ const KEY: usize = 16;
 #[derive(Debug)]
 pub(super) struct Upgrade {
     /// Its end of the connection, once it is upgraded.
-    pub(super) client: OnUpgrade,
+    pub(super) client: Promised,
     /// Its stream, which is busy for as long as the tunnel is there.
     pub(super) stream: Option<OpenRequest>,
     asked: Asked,
@@ -45,7 +50,7 @@ impl Upgrade {
     /// # Errors
     /// When it asks by extended CONNECT for a protocol that we do not know.
     pub(super) fn of(request: &mut Request<RequestBody>) -> Result<Option<Self>, ProxyError> {
-        let asked = match request.extensions().get::<ConnectProtocol>() {
+        let asked = match request.extensions().get::<h2::ext::Protocol>() {
             Some(protocol) if protocol.as_str() == "websocket" => Asked::Http2,
             Some(_) => return Err(ProxyError::UnknownProtocol),
             None => match headers::upgrade(request.headers()) {
@@ -56,7 +61,9 @@ impl Upgrade {
             },
         };
         let stream = request.extensions_mut().remove();
-        Ok(Some(Self { client: hyper::upgrade::on(request), stream, asked, proof: None }))
+        let client = request.extensions_mut().remove::<ClientStream>().and_then(|stream| stream.take());
+        let client = client.unwrap_or_else(|| Promised::Http1(hyper::upgrade::on(request)));
+        Ok(Some(Self { client, stream, asked, proof: None }))
     }
 
     /// Whether it is for WebSocket.
@@ -159,7 +166,7 @@ fn set_upgrade(headers: &mut http::HeaderMap, protocol: HeaderValue) {
 fn extended_connect(request: &mut Request<RequestBody>) {
     *request.method_mut() = Method::CONNECT;
     request.headers_mut().remove(header::SEC_WEBSOCKET_KEY);
-    request.extensions_mut().insert(ConnectProtocol::from_static("websocket"));
+    request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
 }
 
 fn new_key() -> Result<HeaderValue, ProxyError> {

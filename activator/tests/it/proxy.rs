@@ -17,6 +17,7 @@ mod guard;
 mod half_close;
 mod holding;
 mod http2;
+mod interim;
 mod kinds;
 mod peers;
 mod pooled;

@@ -27,8 +27,6 @@ pub(in crate::proxy) struct Progress {
     /// Whether the response has ended, so that nobody wants the rest of the body.
     abandoned: AtomicBool,
     waker: AtomicWaker,
-    /// Who waits for the response, and is to look at the clock again when the body has ended.
-    waiter: AtomicWaker,
 }
 
 impl Progress {
@@ -45,7 +43,6 @@ impl Progress {
             unasked: false.into(),
             abandoned: false.into(),
             waker: AtomicWaker::new(),
-            waiter: AtomicWaker::new(),
         }
     }
 
@@ -85,7 +82,8 @@ impl Progress {
         self.waker.wake();
     }
 
-    pub(super) fn is_abandoned(&self, cx: &Context<'_>) -> bool {
+    /// Whether that is so. Who asks is woken when it is.
+    pub(in crate::proxy) fn is_abandoned(&self, cx: &Context<'_>) -> bool {
         self.waker.register(cx.waker());
         self.abandoned.load(Ordering::Acquire)
     }
@@ -97,14 +95,6 @@ impl Progress {
     /// The body has been handed over: from now on the response is what is waited for.
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
-        self.waiter.wake();
-    }
-
-    /// Whoever waits for the response is woken when the body ends, which may be another task's doing.
-    pub(in crate::proxy) fn await_end(&self, cx: &Context<'_>) {
-        if !self.ended() {
-            self.waiter.register(cx.waker());
-        }
     }
 
     /// When the next piece, or the response's head, is overdue.

@@ -9,12 +9,11 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::{
+    incoming::{Broken, Incoming},
     progress::Progress,
     supply::{Kept, Supply},
-    uploads::note_upload,
 };
 use crate::proxy::{
     client::{MinRate, Pace},
@@ -36,8 +35,8 @@ pub(crate) struct RequestBody {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
     /// It broke off or is malformed.
-    #[error(transparent)]
-    Broken(#[from] hyper::Error),
+    #[error("{0}")]
+    Broken(#[from] Broken),
     /// The client sends too slowly.
     #[error("the client sends less than the minimum rate")]
     Slow,
@@ -106,7 +105,6 @@ impl Body for RequestBody {
         if let Supply::Nothing = supply {
             return Poll::Ready(None);
         }
-        note_upload(progress);
         if progress.is_abandoned(cx) {
             return Poll::Ready(Some(Err(BodyError::Unwanted(h2::Reason::CANCEL.into()))));
         }

@@ -12,9 +12,11 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
-use hyper::body::Incoming;
 
-use super::progress::Progress;
+use super::{
+    incoming::{Broken, Incoming},
+    progress::Progress,
+};
 use crate::{
     function::Slot,
     proxy::{
@@ -78,7 +80,7 @@ struct PodBody {
     /// Whether a status of our own was its last word.
     told: bool,
     /// Why it broke off: told when what came before has gone out.
-    broken: Option<hyper::Error>,
+    broken: Option<Broken>,
     connection: Option<Connection>,
     slot: Slot,
     upload: Arc<Progress>,
@@ -161,9 +163,8 @@ impl PodBody {
 
     /// A pod that resets a call says why in the code of its reset, which goes on to the client. One whose
     /// connection broke has said nothing.
-    fn break_off(&mut self, error: hyper::Error) -> Result<Frame<Bytes>, BoxError> {
-        let reset = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-        if reset.is_some_and(|reset| reset.reason().is_some()) {
+    fn break_off(&mut self, error: Broken) -> Result<Frame<Bytes>, BoxError> {
+        if error.reset().is_some() {
             return Err(error.into());
         }
         self.end(Code::Unavailable, error.into())

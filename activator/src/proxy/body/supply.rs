@@ -8,7 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
+
+use super::incoming::{Broken, Incoming};
 
 /// The longest body that is kept while a request waits for its response.
 pub(in crate::proxy) const KEPT_BODY: usize = 16 * 1024;
@@ -23,10 +24,7 @@ pub(super) enum Supply {
 }
 
 impl Supply {
-    pub(super) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self {
             Self::Nothing => Poll::Ready(None),
             Self::Client(body) => Pin::new(body).poll_frame(cx),

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -130,7 +130,7 @@ fn serve(stream: &[u8], size: usize) -> Served {
         }
     });
     let client = Client { stream: stream.to_vec(), at: 0, size, reads: Rc::clone(&reads) };
-    let io = TokioIo::new(Guard::new(client, Activity::begin(), Arc::default()));
+    let io = TokioIo::new(Guard::new(client, BytesMut::new(), Activity::begin(), Arc::default()));
     let mut builder = http1::Builder::new();
     builder.max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS);
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));

@@ -23,7 +23,10 @@ use super::{
     activity::Activity,
     framing::{Broken, Framing, Refusal},
 };
-use crate::{proxy::interim::Interim, time};
+use crate::{
+    proxy::interim::{Interim, http1},
+    time,
+};
 
 /// Which rule a refused request has broken, by its place in [`Refusal::ALL`].
 const REFUSED: HeaderName = HeaderName::from_static("pilotlight-refused");
@@ -74,12 +77,12 @@ enum Refused {
 }
 
 impl<IO> Guard<IO> {
-    /// Guards a connection until it becomes a tunnel, and writes its interim responses.
-    pub(super) fn new(io: IO, activity: Arc<Activity>, interim: Arc<Interim>) -> Self {
-        Self {
+    /// Guards a connection, of which this has been read, until it becomes a tunnel, and writes its interim responses.
+    pub(super) fn new(io: IO, read: BytesMut, activity: Arc<Activity>, interim: Arc<Interim>) -> Self {
+        let mut guard = Self {
             io,
             framing: Framing::new(),
-            held: BytesMut::new(),
+            held: read,
             clear: 0,
             refused: None,
             activity,
@@ -87,7 +90,11 @@ impl<IO> Guard<IO> {
             unflushed: false,
             interim,
             early: Bytes::new(),
+        };
+        if !guard.held.is_empty() {
+            guard.look();
         }
+        guard
     }
 
     /// What is guarded.
@@ -104,6 +111,17 @@ impl<IO> Guard<IO> {
         self.clear -= now;
         if self.held.is_empty() {
             self.held = BytesMut::new();
+        }
+    }
+
+    /// Looks at what is held: how much of it may be passed on.
+    fn look(&mut self) {
+        match self.framing.follow(&self.held) {
+            Ok(passed) => self.clear = passed,
+            Err(broken) => {
+                self.held.truncate(broken.passed);
+                self.refuse(broken);
+            }
         }
     }
 
@@ -149,6 +167,9 @@ impl<IO: AsyncRead + Unpin> Guard<IO> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
         let read = &buf.filled()[before..];
+        if !read.is_empty() {
+            self.activity.head();
+        }
         let passed = match self.framing.follow(read) {
             Ok(passed) => {
                 self.held.extend_from_slice(&read[passed..]);
@@ -169,13 +190,8 @@ impl<IO: AsyncRead + Unpin> Guard<IO> {
         if ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.held))? == 0 {
             return Poll::Ready(Ok(false));
         }
-        match self.framing.follow(&self.held) {
-            Ok(passed) => self.clear = passed,
-            Err(broken) => {
-                self.held.truncate(broken.passed);
-                self.refuse(broken);
-            }
-        }
+        self.activity.head();
+        self.look();
         Poll::Ready(Ok(true))
     }
 
@@ -256,7 +272,7 @@ impl<IO: AsyncWrite + Unpin> Guard<IO> {
     /// would stand inside the final one, or behind it.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         if self.early.is_empty() {
-            let waiting = self.interim.take();
+            let waiting = http1(&self.interim.take());
             if !self.unflushed {
                 self.early = waiting.into();
             }
@@ -330,7 +346,7 @@ mod tests {
     async fn an_interim_response_stands_before_a_final_one_or_nowhere() {
         let (near, mut far) = tokio::io::duplex(1024);
         let interim = Arc::<Interim>::default();
-        let mut guard = Guard::new(near, Activity::begin(), Arc::clone(&interim));
+        let mut guard = Guard::new(near, BytesMut::new(), Activity::begin(), Arc::clone(&interim));
         let hint = || interim.add(StatusCode::PROCESSING, &HeaderMap::new());
         hint();
         guard.write_all(b"first").await.unwrap();

@@ -3,16 +3,13 @@
 //! hyper sets no clock by itself and no bound on connections; everything that a client could use up is
 //! limited here.
 
-use std::{convert::Infallible, error::Error, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, error::Error, net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::{Bytes, BytesMut};
 use futures_util::TryFutureExt as _;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
-use hyper::{
-    body::Incoming,
-    service::{Service, service_fn},
-};
-use hyper_util::{rt::TokioTimer, server::conn::auto::Builder};
+use hyper::service::{Service, service_fn};
 use pilotlight_crds::UrlScheme;
 use prometheus::IntCounterVec;
 use socket2::SockRef;
@@ -20,42 +17,30 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{either::Either, sync::CancellationToken};
 
 use super::{
-    activity::{Activity, Clocks, Counted, End, drive},
+    activity::{Activity, Clocks, Counted, Cut},
     clients::Clients,
-    framing::{MAX_FIELDS, MAX_HEAD},
+    connection::{Begins, Broken, Connection},
+    drive::{End, drive},
+    http2::Http2Error,
     pace::ReaderPace,
     rate::MinRate,
     room::{Occupied, Room},
-    socket::{Evicted, SlowReader, Socket},
-    stack::{Stream, layered},
-    streams::{Ended, Streams},
+    socket::Socket,
+    stack::Stream,
+    streams::StreamLimits,
 };
 use crate::{
     function::Process,
     memory::{Memory, cost},
     metrics::{Metrics, Open},
-    proxy::{Caller, Peer, Proxy, body::RequestBody},
+    proxy::{
+        Caller, Peer, Proxy,
+        body::{Incoming, RequestBody},
+    },
     time,
     tls::Tls,
 };
 
-/// HTTP/2: streams per connection, and bytes that a client may send ahead on one stream and on all of them. The
-/// windows are those of Envoy's guide for proxies at the edge.
-const MAX_STREAMS: u32 = 100;
-const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// HTTP/2: what is buffered of a response on its way to the client, for each stream (hyper's own default is
-/// 400 KiB, which is 80 MiB for a connection whose client reads nothing).
-const STREAM_BUFFER: usize = 64 * 1024;
-/// HTTP/2: streams that a client may have reset before we have looked at them. More at once is a rapid reset
-/// (CVE-2023-44487), and ends the connection with ENHANCE_YOUR_CALM. h2's own default; here so that it stays.
-const PENDING_RESETS: usize = 20;
-/// HTTP/2: streams of a connection that we may have to reset or refuse because of what the client does there
-/// (CVE-2025-8671, "MadeYouReset"). A client that knows the protocol needs none, except for the streams that
-/// it opens before it has seen how many there may be.
-const PROVOKED_RESETS: usize = 200;
-/// HTTP/2 pings find clients that have vanished.
-const PING_EVERY: Duration = Duration::from_secs(30);
 /// Connections that may wait to be accepted: as many as the kernel allows (`net.core.somaxconn`). A client that finds the
 /// queue full hears nothing, and comes again after a second, behind those who have come meanwhile.
 const BACKLOG: i32 = i32::MAX;
@@ -91,6 +76,13 @@ impl Limits {
             memory: Arc::clone(process.memory()),
             reached: metrics.limit_reached.clone(),
         }
+    }
+
+    /// What is of them the streams'.
+    fn streams(&self) -> StreamLimits {
+        let reached = |limit| self.reached.with_label_values(&[limit]);
+        let (slow, evicted) = (reached("slow-stream"), reached("memory"));
+        StreamLimits { rate: self.rate, memory: Arc::clone(&self.memory), slow, evicted }
     }
 }
 
@@ -177,11 +169,11 @@ pub async fn serve_with<S, B>(
     service_for: impl Fn(Caller) -> S + Send + Sync + 'static,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
-    S::Future: Send + 'static,
-    B: Body<Error: Into<Box<dyn Error + Send + Sync>>, Data: Send> + Send + Unpin + 'static,
+    S::Future: Send + Unpin + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
 {
     let Port { listener, front } = port;
-    let (service_for, builder) = (Arc::new(service_for), Arc::new(builder(&connections.limits)));
+    let (service_for, streams) = (Arc::new(service_for), connections.limits.streams());
     // A listener that refuses goes on with fewer.
     let _ = SockRef::from(&listener).listen(BACKLOG);
     loop {
@@ -194,15 +186,21 @@ pub async fn serve_with<S, B>(
         let limits = connections.limits.clone();
         let pace = ReaderPace::new(limits.rate, Arc::clone(&limits.memory));
         let socket = Socket::new(stream, Arc::clone(&limits.memory), pace, Arc::clone(&activity), room);
-        let (front, builder, service_for) = (front.clone(), Arc::clone(&builder), Arc::clone(&service_for));
+        let (front, streams, service_for) = (front.clone(), streams.clone(), Arc::clone(&service_for));
         // A task of its own from here on: a slow handshake keeps nobody else from being accepted.
         connections.clients.spawn(move |leave| async move {
             let Some((stream, caller)) = front.begin(socket, peer).await else { return };
-            let stream = layered(stream, &activity, &caller.interim);
-            let service = counted(service_for(caller), Arc::clone(&activity));
-            let connection = builder.serve_connection_with_upgrades(stream, service);
+            let interim = Arc::clone(&caller.interim);
+            let connection = Connection::new(Begins {
+                io: stream,
+                service: counted(service_for(caller), Arc::clone(&activity)),
+                limits: streams,
+                activity: Arc::clone(&activity),
+                interim,
+                read: BytesMut::new(),
+            });
             let end = drive(connection, &activity, &limits.clocks, &limits.memory, leave).await;
-            if let Some(limit) = limit(&end) {
+            if let Some(limit) = limit(&end, activity.why()) {
                 limits.reached.with_label_values(&[limit]).inc();
             }
             tracing::debug!(%peer, ?end, "a connection ended");
@@ -215,10 +213,15 @@ pub async fn serve_with<S, B>(
 fn counted<S, B>(
     service: S,
     activity: Arc<Activity>,
-) -> impl Service<Request<Incoming>, Response = Response<Counted<B>>, Error = Infallible, Future: Send + 'static>
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<Counted<B>>,
+    Error = Infallible,
+    Future: Send + Unpin + 'static,
+>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-    S::Future: Send + 'static,
+    S::Future: Send + Unpin + 'static,
     B: Body + Unpin,
 {
     service_fn(move |mut request: Request<Incoming>| {
@@ -232,36 +235,21 @@ where
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 open.tunnel();
             }
-            response.map(|body| Counted { body, open })
+            response.map(|body| Counted { body, _open: open })
         })
     })
 }
 
 /// The limit that has ended a connection, as the metric names it.
-fn limit(end: &End<Box<dyn Error + Send + Sync>>) -> Option<&'static str> {
-    let error = match end {
-        End::Closed => return None,
-        End::Idle => return Some("idle"),
-        End::SlowHead => return Some("slow-head"),
-        End::Broken(error) => error,
-    };
-    let mut cause: Option<&(dyn Error + 'static)> = Some(&**error);
-    while let Some(error) = cause {
-        let calm = |error: &h2::Error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
-        let slow = |error: &io::Error| error.get_ref().is_some_and(|inner| inner.is::<SlowReader>());
-        if error.downcast_ref().is_some_and(calm) {
-            return Some("flood");
-        }
-        let evicted = |error: &io::Error| error.get_ref().is_some_and(|inner| inner.is::<Evicted>());
-        if error.downcast_ref().is_some_and(slow) {
-            return Some("slow-reader");
-        }
-        if error.downcast_ref().is_some_and(evicted) {
-            return Some("memory");
-        }
-        cause = error.source();
+fn limit(end: &End, cut: Option<Cut>) -> Option<&'static str> {
+    match (end, cut) {
+        (End::Idle, _) => Some("idle"),
+        (End::SlowHead, _) => Some("slow-head"),
+        (End::Broken(Broken::Http2(Http2Error::Flood)), _) | (_, Some(Cut::Flood)) => Some("flood"),
+        (_, Some(Cut::SlowReader)) => Some("slow-reader"),
+        (_, Some(Cut::Evicted)) => Some("memory"),
+        (End::Closed | End::Broken(_), None) => None,
     }
-    None
 }
 
 /// The next connection, once there is room and memory for it. Ports that share the room do not keep it from
@@ -288,31 +276,4 @@ async fn accept(
             None
         }
     }
-}
-
-fn builder(limits: &Limits) -> Builder<Streams> {
-    let reached = |limit| limits.reached.with_label_values(&[limit]);
-    let ended = Ended { slow: reached("slow-stream"), evicted: reached("memory") };
-    let mut builder = Builder::new(Streams::new(limits.rate, Arc::clone(&limits.memory), ended));
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        // `Clocks` has this for both protocols, without a timer for each request.
-        .header_read_timeout(None)
-        .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_FIELDS);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .enable_connect_protocol()
-        .keep_alive_interval(PING_EVERY)
-        .max_concurrent_streams(MAX_STREAMS)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        // A larger list is answered with 431, one of four times the size ends the connection.
-        .max_header_list_size(MAX_HEAD as u32)
-        .max_send_buf_size(STREAM_BUFFER)
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(PROVOKED_RESETS);
-    builder
 }

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    activity::Activity,
+    activity::{Activity, Cut},
     pace::{Overdue, ReaderPace},
     room::Occupied,
 };
@@ -66,6 +66,13 @@ impl Socket {
         let _ = self.stream.get_ref().set_zero_linger();
     }
 
+    /// Ends it. The kernel need not keep what was sent.
+    fn cut(&self, why: Cut) -> io::Error {
+        self.reset();
+        self.activity.cut(why);
+        io::Error::new(io::ErrorKind::ConnectionAborted, format!("{why:?}"))
+    }
+
     /// What became of an attempt to write.
     fn wrote(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match outcome {
@@ -77,11 +84,9 @@ impl Socket {
             Poll::Pending if self.activity.tunnelled() => self.pace.stop(),
             Poll::Pending => {
                 let overdue = ready!(self.pace.poll_overdue(self.activity.client(), cx));
-                // Also, the kernel need not keep what was sent.
-                self.reset();
                 return Poll::Ready(Err(match overdue {
-                    Overdue::Slow => io::Error::new(io::ErrorKind::TimedOut, SlowReader),
-                    Overdue::Evicted => io::Error::new(io::ErrorKind::OutOfMemory, Evicted),
+                    Overdue::Slow => self.cut(Cut::SlowReader),
+                    Overdue::Evicted => self.cut(Cut::Evicted),
                 }));
             }
         }
@@ -102,16 +107,6 @@ impl Socket {
     }
 }
 
-/// The client does not read.
-#[derive(Debug, thiserror::Error)]
-#[error("the client takes less than the minimum rate")]
-pub(super) struct SlowReader;
-
-/// Others need the memory.
-#[derive(Debug, thiserror::Error)]
-#[error("the memory that it keeps is needed for others")]
-pub(super) struct Evicted;
-
 impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -123,8 +118,7 @@ impl AsyncRead for Socket {
             return Poll::Ready(read);
         }
         ready!(self.poll_evicted(cx));
-        self.reset();
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::OutOfMemory, Evicted)))
+        Poll::Ready(Err(self.cut(Cut::Evicted)))
     }
 }
 

@@ -1,112 +1,170 @@
-//! HTTP/2 streams whose client takes nothing of their response.
+//! One stream of HTTP/2: a request that is answered, and the response on its way to the client.
 //!
 //! A client that leaves a stream's window at zero keeps its response, and the slot that goes with it, while the
-//! connection itself looks well. hyper then waits for the window in the stream's own task and asks the response's
-//! body for nothing, so the body cannot end it. The task can: it knows whether the body was last asked for more
-//! (then we wait for the pod) or has handed something over (then we wait for the client).
+//! connection itself looks well. So each stream has a [pace](super::pace) of its own.
 
 use std::{
-    cell::Cell,
-    future::poll_fn,
-    pin::pin,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
 };
 
-use hyper::rt::Executor;
+use bytes::Bytes;
+use h2::{Reason, RecvStream, server::SendResponse};
+use http::{HeaderMap, HeaderValue, Response, header};
+use http_body::Body;
+use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
 use prometheus::IntCounter;
+use tokio::sync::oneshot;
 
 use super::{
+    answers::Answers,
     pace::{Overdue, ReaderPace},
     rate::MinRate,
 };
-use crate::memory::{ClientId, Memory, cost};
+use crate::{
+    memory::{ClientId, Memory},
+    proxy::{
+        http2::{Sending, TunnelStream},
+        interim::Interim,
+    },
+};
 
-/// What a response's body was asked for in the course of one poll of its stream.
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    /// The connection that it goes to.
-    client: ClientId,
-    /// Bytes that it handed over.
-    bytes: usize,
-    /// Whether it had nothing the last time that it was asked.
-    in_vain: bool,
-}
-
-tokio::task_local! {
-    /// Set by the body of this task's stream, taken by the task when it has polled the stream.
-    static ASKED: Cell<Option<Asked>>;
-}
-
-/// A body has been asked for its next piece: its bytes, if there was one.
-pub(super) fn note_asked(client: ClientId, piece: Option<usize>) {
-    // With HTTP/1 it is not such a task that asks.
-    let _ = ASKED.try_with(|asked| {
-        let before = asked.get().map_or(0, |asked| asked.bytes);
-        asked.set(Some(Asked { client, bytes: before + piece.unwrap_or(0), in_vain: piece.is_none() }));
-    });
-}
-
-/// Runs the streams of HTTP/2 connections, and ends those whose client is too slow.
+/// What the streams of all connections have to keep to.
 #[derive(Clone, Debug)]
-pub(super) struct Streams {
-    rate: MinRate,
-    memory: Arc<Memory>,
-    ended: Ended,
-}
-
-/// Counts those that were ended: because their client is too slow, and because their memory was needed.
-#[derive(Clone, Debug)]
-pub(super) struct Ended {
+pub(super) struct StreamLimits {
+    /// How fast clients have to read.
+    pub(super) rate: MinRate,
+    /// Where what waits for them is kept.
+    pub(super) memory: Arc<Memory>,
+    /// Counts those that were ended because their client is too slow.
     pub(super) slow: IntCounter,
+    /// And because their memory was needed.
     pub(super) evicted: IntCounter,
 }
 
-impl Streams {
-    pub(super) fn new(rate: MinRate, memory: Arc<Memory>, ended: Ended) -> Self {
-        Self { rate, memory, ended }
+/// One stream, from its request's head on.
+pub(super) struct Stream<S: Answers> {
+    pub(super) client: ClientId,
+    pub(super) limits: StreamLimits,
+    pub(super) reply: SendResponse<Bytes>,
+    /// What is said before the response.
+    pub(super) interim: Arc<Interim>,
+    pub(super) tunnel: Option<Opening>,
+    pub(super) stage: Stage<S>,
+}
+
+/// How far it has come.
+pub(super) enum Stage<S: Answers> {
+    /// The request is being answered.
+    Asked(S::Future),
+    /// The response's body is on its way.
+    Answered(Sending<S::Body>, ReaderPace),
+}
+
+/// A tunnel that is asked for.
+pub(super) struct Opening {
+    pub(super) inward: RecvStream,
+    /// Who gets it.
+    pub(super) to: oneshot::Sender<TunnelStream>,
+}
+
+/// A stream ends by being dropped, which resets it unless all was said.
+impl<S: Answers> Future for Stream<S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // A panic ends one request, and not those beside it.
+        catch_unwind(AssertUnwindSafe(|| self.poll_stages(cx))).unwrap_or_else(|_| {
+            self.reply.send_reset(Reason::INTERNAL_ERROR);
+            Poll::Ready(())
+        })
     }
 }
 
-impl<F> Executor<F> for Streams
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        let pace = ReaderPace::new(self.rate, Arc::clone(&self.memory));
-        let stream = ASKED.scope(Cell::new(None), watch(stream, pace, self.ended.clone()));
-        if self.memory.take(cost::STREAM) {
-            tokio::spawn(stream);
-            return;
+impl<S: Answers> Stream<S> {
+    fn poll_stages(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Stage::Asked(answer) = &mut self.stage {
+            let answered = Pin::new(answer).poll(cx);
+            self.tell_interim();
+            let Poll::Ready(Ok(response)) = answered else {
+                // The client may have given it up.
+                return self.reply.poll_reset(cx).map(drop);
+            };
+            match self.begin(response) {
+                Ok(Some(sending)) => {
+                    let pace = ReaderPace::new(self.limits.rate, Arc::clone(&self.limits.memory));
+                    self.stage = Stage::Answered(sending, pace);
+                }
+                Ok(None) => return Poll::Ready(()),
+                Err(error) => {
+                    tracing::debug!(%error, "a response cannot be sent");
+                    self.reply.send_reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
+                    return Poll::Ready(());
+                }
+            }
         }
-        // It is going to be refused, unless it is the one that waits, and best at once: the streams that one client can
-        // open at a stroke, times those of many clients, would all have a task before the first of these runs.
-        let mut stream = Box::pin(stream);
-        if stream.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            tokio::spawn(stream);
-        }
-    }
-}
-
-/// Drives a stream to its end, or drops it, which resets it, if its client is too slow or its memory is needed.
-async fn watch(stream: impl Future, mut pace: ReaderPace, ended: Ended) {
-    let mut stream = pin!(stream);
-    // The client for which waits what the body last handed over, if it does.
-    let mut waiting = None;
-    poll_fn(|cx| {
-        if stream.as_mut().poll(cx).is_ready() {
+        let Stage::Answered(sending, pace) = &mut self.stage else { return Poll::Pending };
+        if sending.poll(cx, |bytes| pace.moved(bytes)).is_ready() {
             return Poll::Ready(());
         }
-        if let Some(Asked { client, bytes, in_vain }) = ASKED.with(Cell::take) {
-            pace.moved(bytes);
-            waiting = Some(client).filter(|_| !in_vain);
+        if !sending.waits_for_peer() {
+            pace.stop();
+            return Poll::Pending;
         }
-        let Some(client) = waiting else { return Poll::Pending };
-        match ready!(pace.poll_overdue(client, cx)) {
-            Overdue::Slow => ended.slow.inc(),
-            Overdue::Evicted => ended.evicted.inc(),
+        match ready!(pace.poll_overdue(self.client, cx)) {
+            Overdue::Slow => self.limits.slow.inc(),
+            Overdue::Evicted => self.limits.evicted.inc(),
         }
         Poll::Ready(())
-    })
-    .await;
+    }
+
+    /// Passes on what is said before the response.
+    fn tell_interim(&mut self) {
+        for (status, headers) in self.interim.take() {
+            let mut response = Response::new(());
+            (*response.status_mut(), *response.headers_mut()) = (status, headers);
+            // Too late, if the client has reset the stream: nobody hears it.
+            let _ = self.reply.send_informational(response);
+        }
+    }
+
+    /// Sends the head of a response; its body, if there is one.
+    fn begin(&mut self, response: Response<S::Body>) -> Result<Option<Sending<S::Body>>, h2::Error> {
+        let (mut parts, body) = response.into_parts();
+        let headers = &mut parts.headers;
+        if !headers.contains_key(header::DATE)
+            && let Some(date) = date()
+        {
+            headers.insert(header::DATE, date);
+        }
+        let opening = self.tunnel.take().filter(|_| parts.status.is_success());
+        let ends = opening.is_none() && body.is_end_stream();
+        if opening.is_none() && !ends {
+            set_length(headers, &body);
+        }
+        let stream = self.reply.send_response(Response::from_parts(parts, ()), ends)?;
+        if let Some(Opening { inward, to }) = opening {
+            // If nobody takes it, it is reset.
+            let _ = to.send(TunnelStream::new(stream, inward));
+            return Ok(None);
+        }
+        Ok((!ends).then(|| Sending::new(body, stream)))
+    }
+}
+
+/// Says how long a body is, if that is known.
+fn set_length(headers: &mut HeaderMap, body: &impl Body) {
+    if let Some(length) = body.size_hint().exact()
+        && !headers.contains_key(header::CONTENT_LENGTH)
+    {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
+/// The time, for a response that does not say when it was made (RFC 9110, section 6.6.1).
+fn date() -> Option<HeaderValue> {
+    let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&Timestamp::now()).ok()?;
+    HeaderValue::try_from(date).ok()
 }

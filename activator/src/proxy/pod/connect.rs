@@ -2,36 +2,19 @@
 
 use std::time::Duration;
 
-use hyper::{
-    client::conn::{http1, http2},
-    upgrade::Upgraded,
-};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::{client::conn::http1, upgrade::Upgraded};
+use hyper_util::rt::TokioIo;
 use pilotlight_crds::Protocol;
 use tokio::net::TcpStream;
 
-use super::connection::Connection;
-use crate::{
-    function::Pod,
-    proxy::{body::Uploads, tcp::Tcp},
-};
+use super::{connection::Connection, http2::Http2};
+use crate::{function::Pod, proxy::tcp::Tcp};
 
 /// A pod on a healthy network accepts within a millisecond; a dropped SYN is repeated by the kernel
 /// only after a second, which is longer than trying another pod takes, or the same one again.
 pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_millis(100);
-/// HTTP/2 pings find pods that have vanished.
-const PING_EVERY: Duration = Duration::from_secs(10);
-/// HTTP/2: bytes that a pod may send ahead on one stream. On all of them together it may send any number: otherwise
-/// a few clients that do not read would keep the window of everybody's connection shut.
-const STREAM_WINDOW: u32 = 128 * 1024;
-const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// How long a pod may take to announce what it can.
 const ANNOUNCEMENT_TIMEOUT: Duration = Duration::from_millis(500);
-/// How often to look for a pod's first SETTINGS.
-const ANNOUNCEMENT_EVERY: Duration = Duration::from_millis(1);
-/// The most streams of a connection whose pod has not said yet how many it takes. No pod says so odd a
-/// number; should one, it is as if it had said nothing.
-const UNSETTLED: usize = 97;
 /// The most that one connection buffers of a response's head.
 const HEAD_BUFFER: usize = 64 * 1024;
 
@@ -47,9 +30,12 @@ pub(crate) enum ConnectError {
     /// The pod has ended, or its address has gone to another: whoever answers there is not meant.
     #[error("the pod has ended")]
     Ended,
-    /// The HTTP handshake failed, which for HTTP/1 it does not.
+    /// HTTP/1 cannot begin.
     #[error("{0}")]
-    Handshake(#[from] hyper::Error),
+    Http1(#[from] hyper::Error),
+    /// HTTP/2 cannot begin.
+    #[error("{0}")]
+    Http2(#[from] h2::Error),
     /// It has taken the connection, and says nothing.
     #[error("no SETTINGS within {ANNOUNCEMENT_TIMEOUT:?}")]
     Silent,
@@ -84,29 +70,12 @@ async fn dial(pod: &Pod) -> Result<TcpStream, ConnectError> {
 /// When the handshake fails, or the pod does not announce extended CONNECT (RFC 8441, section 3).
 async fn for_tunnel(stream: Tcp) -> Result<Connection, ConnectError> {
     stream.get_ref().set_nodelay(true)?;
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING_EVERY)
-        .initial_max_send_streams(UNSETTLED)
-        .handshake(TokioIo::new(stream))
-        .await?;
-    let announced = async move {
-        loop {
-            // Whatever the pod's first SETTINGS say, they change this number.
-            let settled = connection.current_max_send_streams() != UNSETTLED;
-            match connection.is_extended_connect_protocol_enabled() {
-                true => return Ok(connection),
-                false if settled => return Err(ConnectError::NoTunnels),
-                false => {}
-            }
-            // hyper tells what was announced, but not when.
-            tokio::time::sleep(ANNOUNCEMENT_EVERY).await;
-        }
-    };
-    let announced = tokio::time::timeout(ANNOUNCEMENT_TIMEOUT, announced).await;
-    let connection = announced.map_err(|_| ConnectError::Silent)??;
-    tokio::spawn(async move { drop(connection.await) });
-    Ok(Connection::http2(sender))
+    let connection = Http2::begin(stream).await?;
+    match tokio::time::timeout(ANNOUNCEMENT_TIMEOUT, connection.takes_tunnels()).await {
+        Ok(true) => Ok(Connection::http2(connection)),
+        Ok(false) => Err(ConnectError::NoTunnels),
+        Err(_) => Err(ConnectError::Silent),
+    }
 }
 
 /// Makes of the end of an upgraded connection a reset, as far as it is one of HTTP/1.1.
@@ -123,25 +92,14 @@ pub(in crate::proxy) fn reset(end: Upgraded) {
 /// When the handshake fails.
 pub(crate) async fn adopt(stream: Tcp, protocol: Protocol) -> Result<Connection, ConnectError> {
     stream.get_ref().set_nodelay(true)?;
-    let stream = TokioIo::new(stream);
-    // A connection's own errors reach whoever waits for a response; without one nobody misses it.
     match protocol {
         Protocol::Http1 => {
             let (sender, connection) =
-                http1::Builder::new().max_buf_size(HEAD_BUFFER).handshake(stream).await?;
+                http1::Builder::new().max_buf_size(HEAD_BUFFER).handshake(TokioIo::new(stream)).await?;
             let driver = connection.with_upgrades();
+            // Its own errors reach whoever waits for a response; without one nobody misses it.
             Ok(Connection::http1(sender, async move { drop(driver.await) }))
         }
-        Protocol::H2c => {
-            let (sender, connection) = http2::Builder::new(Uploads)
-                .timer(TokioTimer::new())
-                .keep_alive_interval(PING_EVERY)
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .handshake(stream)
-                .await?;
-            tokio::spawn(async move { drop(connection.await) });
-            Ok(Connection::http2(sender))
-        }
+        Protocol::H2c => Ok(Connection::http2(Http2::begin(stream).await?)),
     }
 }

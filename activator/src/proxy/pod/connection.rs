@@ -13,20 +13,46 @@ use std::{
     time::Instant,
 };
 
-use futures_util::future::Either;
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
 use hyper::{
-    body::{Bytes, Incoming},
-    client::conn::{TrySendError, http1, http2},
+    body::Bytes,
+    client::conn::{TrySendError, http1},
 };
 use pilotlight_crds::Protocol;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::proxy::{body::RequestBody, clock::Clock};
+use super::http2::Http2;
+use crate::proxy::{
+    body::{Broken, Incoming, RequestBody},
+    clock::Clock,
+    http2::TunnelStream,
+    tunnel::Promised,
+};
 
-/// What comes of a request: nothing, perhaps, and then the request itself if it was not sent.
-pub(super) type Answered = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
+/// Why there is no answer to a request.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// It was not sent.
+    NotSent(Box<Request<RequestBody>>, String),
+    /// It was sent, and the pod says that it has not looked at it.
+    Refused(String),
+    /// It was sent, and the answer makes no sense.
+    Malformed(String),
+    /// It was sent, and there is none.
+    Silent(String),
+}
+
+impl From<TrySendError<Request<RequestBody>>> for Unanswered {
+    fn from(mut error: TrySendError<Request<RequestBody>>) -> Self {
+        let (unsent, why) = (error.take_message(), error.error());
+        match unsent {
+            Some(request) => Self::NotSent(Box::new(request), why.to_string()),
+            None if why.is_parse() => Self::Malformed(why.to_string()),
+            None => Self::Silent(why.to_string()),
+        }
+    }
+}
 
 /// A connection to a pod.
 #[derive(Debug)]
@@ -36,6 +62,8 @@ pub(crate) struct Connection {
     driver: Option<Driver>,
     /// One that somebody drove at first, and that now drives itself [`Until::Dropped`].
     task: Option<AbortOnDropHandle<()>>,
+    /// HTTP/2: the tunnel that was asked for, once the pod has agreed.
+    tunnel: Option<Box<TunnelStream>>,
     /// For whoever uses it now.
     clock: Clock,
 }
@@ -45,7 +73,7 @@ pub(crate) struct Connection {
 enum Sender {
     Http1(http1::SendRequest<RequestBody>),
     /// A clone is the same connection.
-    Http2(http2::SendRequest<RequestBody>),
+    Http2(Http2),
 }
 
 /// Reads and writes while it is polled.
@@ -73,13 +101,16 @@ impl Connection {
         sender: http1::SendRequest<RequestBody>,
         driver: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
-        let driver = Some(Driver(Box::pin(driver)));
-        Self { sender: Sender::Http1(sender), driver, task: None, clock: Clock::default() }
+        Self { driver: Some(Driver(Box::pin(driver))), ..Self::of(Sender::Http1(sender)) }
     }
 
     /// One that has a task.
-    pub(super) fn http2(sender: http2::SendRequest<RequestBody>) -> Self {
-        Self { sender: Sender::Http2(sender), driver: None, task: None, clock: Clock::default() }
+    pub(super) fn http2(sender: Http2) -> Self {
+        Self::of(Sender::Http2(sender))
+    }
+
+    fn of(sender: Sender) -> Self {
+        Self { sender, driver: None, task: None, tunnel: None, clock: Clock::default() }
     }
 
     /// The same connection once more, if it carries several requests.
@@ -120,7 +151,7 @@ impl Connection {
             // What its last user has left of the last response would stand before the next one.
             Sender::Http1(sender) if self.driver.is_some() => sender.is_ready(),
             Sender::Http1(sender) => sender.ready().await.is_ok(),
-            Sender::Http2(sender) => sender.ready().await.is_ok(),
+            Sender::Http2(sender) => sender.is_ready().await,
         }
     }
 
@@ -128,24 +159,22 @@ impl Connection {
     pub(super) async fn send(
         &mut self,
         request: Box<Request<RequestBody>>,
-        deadline: impl Fn(&Context<'_>) -> Instant,
-    ) -> Option<Answered> {
-        let Self { sender, driver, clock, .. } = self;
-        let mut answer = pin!(sender.send(*request));
-        let mut sent = false;
-        poll_fn(|cx| {
-            let mut poll = |cx: &mut Context<'_>| answer.as_mut().poll(cx);
-            let answered = match std::mem::replace(&mut sent, true) {
-                // There can be no answer before it is driven.
-                false => drive_and(driver, cx, &mut poll),
-                true => poll_through(driver, cx, poll),
-            };
-            match answered {
-                Poll::Ready(answered) => Poll::Ready(Some(answered)),
-                Poll::Pending => clock.poll(deadline(cx), cx).map(|()| None),
-            }
-        })
-        .await
+        deadline: impl Fn() -> Instant,
+    ) -> Option<Result<Response<Incoming>, Unanswered>> {
+        let Self { sender, driver, tunnel, clock, .. } = self;
+        match sender {
+            Sender::Http1(sender) => send_http1(sender, driver, clock, request, deadline).await,
+            // On the heap: most pods speak HTTP/1, and every request's future would have room for it.
+            Sender::Http2(sender) => Box::pin(send_http2(sender, tunnel, clock, request, deadline)).await,
+        }
+    }
+
+    /// The tunnel that the pod has agreed to with this response.
+    pub(super) fn tunnel(&mut self, response: &mut Response<Incoming>) -> Promised {
+        match self.tunnel.take() {
+            Some(stream) => Promised::Kept(*stream),
+            None => Promised::Http1(hyper::upgrade::on(response)),
+        }
     }
 
     /// The next piece of a response's body.
@@ -153,7 +182,7 @@ impl Connection {
         &mut self,
         body: &mut Incoming,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         poll_through(&mut self.driver, cx, |cx| Pin::new(&mut *body).poll_frame(cx))
     }
 
@@ -172,14 +201,55 @@ impl Connection {
     }
 }
 
-impl Sender {
-    /// Hands a request over at once; the answer comes when the connection is driven.
-    fn send(&mut self, request: Request<RequestBody>) -> impl Future<Output = Answered> {
-        match self {
-            Self::Http1(sender) => Either::Left(sender.try_send_request(request)),
-            Self::Http2(sender) => Either::Right(sender.try_send_request(request)),
+/// Whoever waits drives the connection.
+async fn send_http1(
+    sender: &mut http1::SendRequest<RequestBody>,
+    driver: &mut Option<Driver>,
+    clock: &mut Clock,
+    request: Box<Request<RequestBody>>,
+    deadline: impl Fn() -> Instant,
+) -> Option<Result<Response<Incoming>, Unanswered>> {
+    let mut answer = pin!(sender.try_send_request(*request));
+    let mut sent = false;
+    let answered = poll_fn(|cx| {
+        let mut poll = |cx: &mut Context<'_>| answer.as_mut().poll(cx);
+        let answered = match std::mem::replace(&mut sent, true) {
+            // There can be no answer before it is driven.
+            false => drive_and(driver, cx, &mut poll),
+            true => poll_through(driver, cx, poll),
+        };
+        match answered {
+            Poll::Ready(answered) => Poll::Ready(Some(answered)),
+            Poll::Pending => clock.poll(deadline(), cx).map(|()| None),
         }
-    }
+    });
+    Some(answered.await?.map(|response| response.map(Incoming::from)).map_err(Unanswered::from))
+}
+
+/// The connection has a task. What has opened is put where the connection keeps it.
+async fn send_http2(
+    sender: &mut Http2,
+    tunnel: &mut Option<Box<TunnelStream>>,
+    clock: &mut Clock,
+    request: Box<Request<RequestBody>>,
+    deadline: impl Fn() -> Instant,
+) -> Option<Result<Response<Incoming>, Unanswered>> {
+    let mut exchange = match sender.send(*request) {
+        Ok(exchange) => exchange,
+        Err(error) => return Some(Err(error)),
+    };
+    let answered = poll_fn(|cx| match exchange.poll(cx) {
+        Poll::Ready(answered) => Poll::Ready(Some(answered)),
+        Poll::Pending => clock.poll(deadline(), cx).map(|()| None),
+    });
+    Some(match answered.await? {
+        Err(error) => Err(error.into()),
+        Ok(head) => {
+            let (response, opened) = exchange.go_on(head);
+            *tunnel = opened.map(Box::new);
+            Ok(response)
+        }
+    })
 }
 
 fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {

@@ -1,23 +1,19 @@
 //! One attempt to have one pod answer one request.
 
-use std::{
-    task::Context,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode, Version};
-use hyper::{body::Incoming, client::conn::TrySendError};
 use pilotlight_crds::Protocol;
 
 use super::{
     connect::{ConnectError, connect},
-    connection::{Connection, Until},
+    connection::{Connection, Unanswered, Until},
 };
 use crate::{
     function::{Slot, Timeouts},
     probe,
     proxy::{
-        body::{Bounds, Cut, Progress, RequestBody, ResponseBody, Source},
+        body::{Bounds, Cut, Incoming, Progress, RequestBody, ResponseBody, Source},
         grpc::Call,
         respond::ProxyError,
         strict,
@@ -38,6 +34,8 @@ pub(super) enum Failure {
     NotSent(Box<Request<RequestBody>>, String),
     /// The same, and nobody refused anything: the pod did not answer the dial in time, or has just ended.
     NoContact(Box<Request<RequestBody>>, String),
+    /// It was sent, and the pod says that it has not looked at it.
+    Refused(String),
     /// The pod may have seen it, and no byte of an answer has come.
     Unanswered(String),
     /// The pod took it, and there was no answer in time.
@@ -116,7 +114,7 @@ pub(super) async fn forward(
     let exchanged = exchange(&slot, request, terms, began, bounds.until).await;
     wait.ends_with(&exchanged);
     drop(wait);
-    let Exchanged { mut response, connection, connect } = exchanged?;
+    let Exchanged { mut response, mut connection, connect } = exchanged?;
     let at = time::now();
     let first_byte = at.duration_since(began).saturating_sub(connect.unwrap_or_default());
     let switched = match &terms.upgrade {
@@ -127,7 +125,7 @@ pub(super) async fn forward(
         None => Ok(false),
     };
     if let (true, Some(upgrade)) = (switched.map_err(Failure::Final)?, terms.upgrade.take()) {
-        let pod = hyper::upgrade::on(&mut response);
+        let pod = connection.tunnel(&mut response);
         let websocket = upgrade.websocket();
         let ends = Ends { client: upgrade.client, pod, websocket, stream: upgrade.stream };
         terms.tunnels.join(ends, slot, terms.timeouts.idle, bounds.until);
@@ -227,15 +225,8 @@ async fn send(
 ) -> Result<(Response<Incoming>, Connection), Failure> {
     let timeouts = &terms.timeouts;
     let progress = request.body().progress();
-    // Of HTTP/1 this task drives both. A connection that is shared has a task, which sends the body.
-    let shared = connection.is_shared();
-    let deadline = |cx: &Context<'_>| {
-        if shared {
-            progress.await_end(cx);
-        }
-        // It moves with the body.
-        progress.overdue(timeouts).min(until)
-    };
+    // It moves with the body, which this task sends.
+    let deadline = || progress.overdue(timeouts).min(until);
     let Some(answered) = connection.send(request, deadline).await else {
         let now = Instant::now();
         let slow_body = progress.waits_for_client() && progress.overdue(timeouts) <= now;
@@ -259,15 +250,10 @@ async fn send(
         Err(_) if progress.broken() => {
             Err(Failure::Final(ProxyError::BadRequest("the body is malformed, or broke off")))
         }
-        Err(error) => Err(failure(error)),
-    }
-}
-
-fn failure(mut error: TrySendError<Request<RequestBody>>) -> Failure {
-    match error.take_message() {
-        Some(request) => Failure::NotSent(Box::new(request), error.error().to_string()),
+        Err(Unanswered::NotSent(unsent, why)) => Err(Failure::NotSent(unsent, why)),
+        Err(Unanswered::Refused(why)) => Err(Failure::Refused(why)),
         // Another pod of the same image would say the same.
-        None if error.error().is_parse() => Failure::Final(ProxyError::Malformed(error.error().to_string())),
-        None => Failure::Unanswered(error.error().to_string()),
+        Err(Unanswered::Malformed(why)) => Err(Failure::Final(ProxyError::Malformed(why))),
+        Err(Unanswered::Silent(why)) => Err(Failure::Unanswered(why)),
     }
 }

@@ -19,16 +19,22 @@ pub(super) struct Spare {
     /// As a list: few are ever looked at again, and a map takes twice as long to copy and to drop.
     fields: Vec<(HeaderName, HeaderValue)>,
     body: Option<Arc<Kept>>,
+    /// Whether it may be sent again although a pod may have acted on it.
+    idempotent: bool,
 }
 
 /// Keeps what is needed to send a request again, if that is allowed at all. Costs a copy of the head.
+///
+/// One that is not idempotent can be sent again only if the pod says that it has not looked at it, which HTTP/1 has no way
+/// to say.
 pub(super) fn keep(request: &mut Request<RequestBody>) -> Option<Spare> {
     let idempotent = matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
     );
-    let small = request.body().size_hint().upper().is_some_and(|bytes| bytes <= KEPT_BODY as u64);
-    if !idempotent || !small {
+    // One of unknown length is kept until it turns out to be long.
+    let small = request.body().size_hint().lower() <= KEPT_BODY as u64;
+    if !small || !(idempotent || request.version() == Version::HTTP_2) {
         return None;
     }
     let body = (!request.body().is_end_stream()).then(Arc::<Kept>::default);
@@ -38,10 +44,15 @@ pub(super) fn keep(request: &mut Request<RequestBody>) -> Option<Spare> {
     let mut fields = Vec::with_capacity(request.headers().len());
     fields.extend(request.headers().iter().map(|(name, value)| (name.clone(), value.clone())));
     let (method, uri, version) = (request.method().clone(), request.uri().clone(), request.version());
-    Some(Spare { method, uri, version, fields, body })
+    Some(Spare { method, uri, version, fields, body, idempotent })
 }
 
 impl Spare {
+    /// Whether the request may be sent again although a pod may have acted on it.
+    pub(super) fn idempotent(&self) -> bool {
+        self.idempotent
+    }
+
     /// The request again; `None` if its body had not been sent to its end, for the rest of it is lost.
     pub(super) fn request(self) -> Option<Request<RequestBody>> {
         let body = match self.body {

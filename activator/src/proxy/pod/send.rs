@@ -95,6 +95,12 @@ pub(in crate::proxy) async fn send(
                 request = unsent;
                 ProxyError::Connect(why)
             }
+            Err(Failure::Refused(why)) => {
+                let error = ProxyError::Connect(why);
+                let Some(again) = spare.and_then(Spare::request) else { return Err(error) };
+                request = Box::new(again);
+                error
+            }
             Err(Failure::Unanswered(why)) => {
                 let error = ProxyError::Broken(why);
                 let Some(again) = again(function, spare) else { return Err(error) };
@@ -121,7 +127,8 @@ fn graver(before: Option<ProxyError>, error: ProxyError) -> ProxyError {
 
 /// A request again that a pod may have seen, if that is allowed and within the function's budget.
 fn again(function: &FunctionState, spare: Option<Spare>) -> Option<Box<Request<RequestBody>>> {
-    spare.and_then(Spare::request).filter(|_| function.retries.spend()).map(Box::new)
+    let spare = spare.filter(Spare::idempotent)?;
+    spare.request().filter(|_| function.retries.spend()).map(Box::new)
 }
 
 /// Takes a slot or waits for one; a gRPC call no longer than its client does.

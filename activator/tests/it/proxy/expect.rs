@@ -1,4 +1,4 @@
-//! `Expect: 100-continue`, early answers, and other 1xx.
+//! `Expect: 100-continue`, and early answers.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ use super::{
 const UPLOAD: &str =
     "POST / HTTP/1.1\r\nhost: hello.demo\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n";
 
-async fn echo(request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn echo(request: Request<Incoming>) -> Response<Body> {
     let body = request.into_body().collect().await.unwrap().to_bytes();
     Response::new(http_body_util::Full::new(body).boxed_unsync())
 }
 
 /// Reads until a text has come.
-async fn read_until(stream: &mut TcpStream, text: &str) -> String {
+pub(super) async fn read_until(stream: &mut TcpStream, text: &str) -> String {
     let (mut read, mut buffer) = (String::new(), [0; 4096]);
     while !read.contains(text) {
         let more = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await;
@@ -36,14 +36,14 @@ async fn read_until(stream: &mut TcpStream, text: &str) -> String {
     read
 }
 
-async fn read_to_end(mut stream: TcpStream) -> String {
+pub(super) async fn read_to_end(mut stream: TcpStream) -> String {
     let mut rest = String::new();
     tokio::time::timeout(PATIENCE, stream.read_to_string(&mut rest)).await.expect("it is closed").unwrap();
     rest
 }
 
 /// A pod that answers every connection's first request with fixed text, whatever it is asked.
-async fn scripted_pod(bed: &Bed, text: &'static str) {
+pub(super) async fn scripted_pod(bed: &Bed, text: &'static str) {
     let pod = Pod::deaf("a").await;
     let listener = TcpListener::bind(("127.0.0.1", pod.observed.port.unwrap())).await.unwrap();
     tokio::spawn(async move {
@@ -134,70 +134,6 @@ async fn an_upload_that_nobody_reads_delays_no_other_request() {
     // The rest of the upload never comes.
     let next = tokio::time::timeout(Duration::from_secs(5), bed.get("/")).await.expect("it is not behind it");
     assert_eq!((next.status().as_u16(), &next.body()[..]), (200, &b"early"[..]));
-}
-
-const INTERIM: &str = "HTTP/1.1 102 Processing\r\n\r\n\
-     HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n";
-
-async fn hinting_pod(bed: &Bed) {
-    scripted_pod(
-        bed,
-        "HTTP/1.1 102 Processing\r\nkeep-alive: 5\r\n\r\n\
-         HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n\
-         HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
-    )
-    .await;
-}
-
-#[tokio::test]
-async fn interim_answers_reach_clients_of_http_1_1() {
-    let bed = Bed::new(FunctionSpec::from_image("x")).await;
-    hinting_pod(&bed).await;
-    let get = "GET / HTTP/1.1\r\nhost: hello.demo\r\n\r\n";
-    let mut stream = TcpStream::connect(bed.addr).await.unwrap();
-    // The last two at once: each answer comes whole, before the next.
-    for sent in [get.to_owned(), get.repeat(2)] {
-        stream.write_all(sent.as_bytes()).await.unwrap();
-        let mut told = String::new();
-        while told.matches("\r\n\r\nok").count() < sent.matches("GET").count() {
-            told.push_str(&read_until(&mut stream, "ok").await);
-        }
-        for answer in told.split_inclusive("\r\n\r\nok") {
-            let last = answer.strip_prefix(INTERIM).unwrap_or_else(|| panic!("{answer}"));
-            assert!(last.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn an_interim_answer_comes_before_the_final_one_is_there() {
-    let bed = Bed::new(FunctionSpec::from_image("x")).await;
-    scripted_pod(&bed, "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n").await;
-    let mut stream = TcpStream::connect(bed.addr).await.unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: hello.demo\r\n\r\n").await.unwrap();
-    let told = read_until(&mut stream, "\r\n\r\n").await;
-    assert_eq!(told, "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n");
-}
-
-#[tokio::test]
-async fn clients_of_http_1_0_get_no_interim_answers() {
-    let bed = Bed::new(FunctionSpec::from_image("x")).await;
-    hinting_pod(&bed).await;
-    let mut stream = TcpStream::connect(bed.addr).await.unwrap();
-    stream.write_all(b"GET / HTTP/1.0\r\nhost: hello.demo\r\n\r\n").await.unwrap();
-    let told = read_to_end(stream).await;
-    assert!(told.starts_with("HTTP/1.0 200 OK"), "{told}");
-}
-
-#[tokio::test]
-async fn other_interim_answers_never_break_the_final_one() {
-    let bed = Bed::new(FunctionSpec::from_image("x")).await;
-    hinting_pod(&bed).await;
-    for _ in 0..2 {
-        let response = bed.get("/").await;
-        assert_eq!((response.status().as_u16(), &response.body()[..]), (200, &b"ok"[..]));
-        assert!(!response.headers().contains_key("link"), "what was interim is no part of the final answer");
-    }
 }
 
 #[tokio::test]
