@@ -25,7 +25,6 @@ mod rate;
 mod room;
 mod server;
 mod socket;
-mod stack;
 mod streams;
 mod turn;
 
@@ -38,7 +37,7 @@ pub use self::{
 };
 pub(super) use self::{
     activity::OpenRequest,
+    connection::reset,
     framing::{LONGEST_METHOD, Refusal},
     pace::Pace,
-    stack::reset,
 };

@@ -10,10 +10,11 @@ use std::{
 
 use bytes::BytesMut;
 use http::{Request, Response};
-use hyper::{server::conn::http1, service::Service};
+use hyper::{server::conn::http1, service::Service, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::io::poll_read_buf;
+use tokio_rustls::server::TlsStream;
+use tokio_util::{either::Either, io::poll_read_buf};
 
 use super::{
     activity::Activity,
@@ -22,6 +23,7 @@ use super::{
     framing::{MAX_FIELDS, MAX_HEAD},
     guard::Guard,
     http2::{Http2, Http2Error},
+    socket::Socket,
     streams::StreamLimits,
 };
 use crate::proxy::{body::Incoming, interim::Interim};
@@ -38,6 +40,9 @@ enum State<T, S: Answers> {
     Http2(Box<Http2<T, S>>),
     Ended,
 }
+
+/// What clients speak HTTP on.
+pub(super) type Stream = Either<Socket, Box<TlsStream<Socket>>>;
 
 type Http1<T, S> = http1::UpgradeableConnection<TokioIo<Guard<T>>, Http1Service<S>>;
 
@@ -147,5 +152,15 @@ impl<S: Answers> Service<Request<hyper::body::Incoming>> for Http1Service<S> {
 
     fn call(&self, request: Request<hyper::body::Incoming>) -> S::Future {
         self.0.call(request.map(Incoming::from))
+    }
+}
+
+/// Makes of the end of a client's upgraded connection a reset, so that what it carried does not look
+/// complete. TLS has its own mark of a complete end, which is just not sent.
+pub(in crate::proxy) fn reset(end: Upgraded) {
+    if let Ok(parts) = end.downcast::<TokioIo<Guard<Stream>>>()
+        && let Either::Left(socket) = parts.io.inner().get_ref()
+    {
+        socket.reset();
     }
 }

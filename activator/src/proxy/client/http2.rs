@@ -269,11 +269,11 @@ mod tests {
     use hyper::service::service_fn;
     use prometheus::IntCounter;
     use tokio::{
-        io::{DuplexStream, ReadBuf},
+        io::{AsyncWriteExt as _, DuplexStream, ReadBuf},
         sync::Barrier,
     };
 
-    use super::*;
+    use super::{super::frames::PREFACE, *};
     use crate::{memory::Memory, proxy::client::MinRate};
 
     /// Counts what is written with one call each.
@@ -309,6 +309,25 @@ mod tests {
         }
     }
 
+    /// Serves a connection until it ends.
+    async fn serve<A>(
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        answer: impl Fn(Request<Incoming>) -> A + Send + 'static,
+    ) -> Result<(), Http2Error>
+    where
+        A: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    {
+        let service = service_fn(move |request| {
+            let answer = answer(request);
+            Box::pin(async move { Ok::<_, Infallible>(answer.await) })
+        });
+        let counter = || IntCounter::new("any", "any").unwrap();
+        let (rate, memory) = (MinRate::default(), Arc::<Memory>::default());
+        let limits = StreamLimits { rate, memory, slow: counter(), evicted: counter() };
+        let mut connection = Http2::new(io, Bytes::new(), service, limits, Activity::begin());
+        poll_fn(|cx| connection.poll(cx)).await
+    }
+
     /// A client of a service; what is written to it is counted.
     async fn client<A>(
         writes: Arc<AtomicUsize>,
@@ -318,16 +337,7 @@ mod tests {
         A: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
         let (near, far) = tokio::io::duplex(64 * 1024);
-        let service = service_fn(move |request| {
-            let answer = answer(request);
-            Box::pin(async move { Ok::<_, Infallible>(answer.await) })
-        });
-        let counter = || IntCounter::new("any", "any").unwrap();
-        let (rate, memory) = (MinRate::default(), Arc::<Memory>::default());
-        let limits = StreamLimits { rate, memory, slow: counter(), evicted: counter() };
-        let mut connection =
-            Http2::new(Writes(near, writes), Bytes::new(), service, limits, Activity::begin());
-        tokio::spawn(async move { poll_fn(|cx| connection.poll(cx)).await });
+        tokio::spawn(serve(Writes(near, writes), answer));
         let (sender, connection) = h2::client::handshake(far).await.unwrap();
         tokio::spawn(connection);
         sender
@@ -377,5 +387,15 @@ mod tests {
         let (bad, good) = (get(&mut sender, "/panic"), get(&mut sender, "/"));
         assert_eq!(bad.await.unwrap_err().reason(), Some(Reason::INTERNAL_ERROR));
         assert!(good.await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_answers_no_ping_has_vanished() {
+        let (near, mut far) = tokio::io::duplex(64 * 1024);
+        let served = tokio::spawn(serve(near, |_| async { Response::default() }));
+        let (began, empty_settings) = (tokio::time::Instant::now(), [0, 0, 0, 4, 0, 0, 0, 0, 0]);
+        far.write_all(&[PREFACE.as_slice(), &empty_settings].concat()).await.unwrap();
+        assert!(matches!(served.await.unwrap(), Err(Http2Error::Vanished)));
+        assert!(began.elapsed() >= PING_EVERY + Duration::from_secs(20), "{:?}", began.elapsed());
     }
 }

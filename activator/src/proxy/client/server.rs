@@ -19,14 +19,13 @@ use tokio_util::{either::Either, sync::CancellationToken};
 use super::{
     activity::{Activity, Clocks, Counted, Cut},
     clients::Clients,
-    connection::{Begins, Broken, Connection},
+    connection::{Begins, Broken, Connection, Stream},
     drive::{End, drive},
     http2::Http2Error,
     pace::ReaderPace,
     rate::MinRate,
     room::{Occupied, Room},
     socket::Socket,
-    stack::Stream,
     streams::StreamLimits,
 };
 use crate::{
