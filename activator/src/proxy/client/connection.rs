@@ -51,7 +51,7 @@ pub(super) struct Begins<T, S> {
     pub(super) io: T,
     pub(super) service: S,
     /// HTTP/2: what streams have to keep to.
-    pub(super) limits: StreamLimits,
+    pub(super) limits: Arc<StreamLimits>,
     pub(super) activity: Arc<Activity>,
     /// HTTP/1: what is said before responses.
     pub(super) interim: Arc<Interim>,

@@ -60,7 +60,7 @@ const PENDING_RESETS: usize = 20;
 const PROVOKED_RESETS: usize = 200;
 /// Streams of one connection that begin in one turn. Others have their turn in between; and what these take of memory is
 /// seen before there are many more.
-const BEGUN_AT_ONCE: usize = 4;
+const BEGUN_AT_ONCE: usize = 8;
 /// Pings find clients that have vanished.
 const PING_EVERY: Duration = Duration::from_secs(30);
 
@@ -108,7 +108,7 @@ struct Parts<T, S: Answers> {
     /// Ends when the client does not answer. One at most: it is polled only when it was woken.
     pings: FuturesUnordered<BoxFuture<'static, ()>>,
     service: S,
-    limits: StreamLimits,
+    limits: Arc<StreamLimits>,
     activity: Arc<Activity>,
     /// Whether it is to end once its streams have.
     leaving: bool,
@@ -126,7 +126,13 @@ type Accepted = (Request<RecvStream>, SendResponse<Bytes>);
 
 impl<T: AsyncRead + AsyncWrite + Unpin, S: Answers> Http2<T, S> {
     /// A connection of which this has been read: a preface, and perhaps more.
-    pub(super) fn new(io: T, read: Bytes, service: S, limits: StreamLimits, activity: Arc<Activity>) -> Self {
+    pub(super) fn new(
+        io: T,
+        read: Bytes,
+        service: S,
+        limits: Arc<StreamLimits>,
+        activity: Arc<Activity>,
+    ) -> Self {
         let (near, out) = Gather::pair(FloodGuard::new(io, read, Arc::clone(&activity)));
         let state = State::Begins(builder().handshake(near));
         let (streams, pings) = (FuturesUnordered::new(), FuturesUnordered::new());
@@ -226,7 +232,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Answers> Parts<T, S> {
         // If there, unless it is the one that waits.
         let _ = self.limits.memory.take(cost::STREAM);
         let stage = Stage::Asked(self.service.call(Request::from_parts(parts, body)));
-        let (client, limits) = (self.activity.client(), self.limits.clone());
+        let (client, limits) = (self.activity.client(), Arc::clone(&self.limits));
         self.streams.push(unconstrained(Stream { client, limits, reply, interim, tunnel, stage }));
     }
 
@@ -323,7 +329,7 @@ mod tests {
         });
         let counter = || IntCounter::new("any", "any").unwrap();
         let (rate, memory) = (MinRate::default(), Arc::<Memory>::default());
-        let limits = StreamLimits { rate, memory, slow: counter(), evicted: counter() };
+        let limits = Arc::new(StreamLimits { rate, memory, slow: counter(), evicted: counter() });
         let mut connection = Http2::new(io, Bytes::new(), service, limits, Activity::begin());
         poll_fn(|cx| connection.poll(cx)).await
     }

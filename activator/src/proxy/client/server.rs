@@ -172,7 +172,7 @@ pub async fn serve_with<S, B>(
     B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
 {
     let Port { listener, front } = port;
-    let (service_for, streams) = (Arc::new(service_for), connections.limits.streams());
+    let (service_for, streams) = (Arc::new(service_for), Arc::new(connections.limits.streams()));
     // A listener that refuses goes on with fewer.
     let _ = SockRef::from(&listener).listen(BACKLOG);
     loop {
@@ -185,7 +185,7 @@ pub async fn serve_with<S, B>(
         let limits = connections.limits.clone();
         let pace = ReaderPace::new(limits.rate, Arc::clone(&limits.memory));
         let socket = Socket::new(stream, Arc::clone(&limits.memory), pace, Arc::clone(&activity), room);
-        let (front, streams, service_for) = (front.clone(), streams.clone(), Arc::clone(&service_for));
+        let (front, streams, service_for) = (front.clone(), Arc::clone(&streams), Arc::clone(&service_for));
         // A task of its own from here on: a slow handshake keeps nobody else from being accepted.
         connections.clients.spawn(move |leave| async move {
             let Some((stream, caller)) = front.begin(socket, peer).await else { return };

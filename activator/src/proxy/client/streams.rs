@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// What the streams of all connections have to keep to.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct StreamLimits {
     /// How fast clients have to read.
     pub(super) rate: MinRate,
@@ -47,7 +47,7 @@ pub(super) struct StreamLimits {
 /// One stream, from its request's head on.
 pub(super) struct Stream<S: Answers> {
     pub(super) client: ClientId,
-    pub(super) limits: StreamLimits,
+    pub(super) limits: Arc<StreamLimits>,
     pub(super) reply: SendResponse<Bytes>,
     /// What is said before the response.
     pub(super) interim: Arc<Interim>,
