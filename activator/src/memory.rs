@@ -46,7 +46,7 @@ const AHEAD: u64 = 8 << 20;
 pub mod cost {
     /// A connection of a client, with what hyper and h2 make for it.
     pub const CONNECTION: usize = 32 * 1024;
-    /// The task of an HTTP/2 stream.
+    /// A stream of HTTP/2.
     pub const STREAM: usize = 16 * 1024;
     /// A request on its way to a pod, with the connection that it goes on.
     pub const REQUEST: usize = 32 * 1024;

@@ -19,10 +19,14 @@ pub(super) struct Programs {
     pub(super) load: PathBuf,
 }
 
+/// Where they are built.
+pub(super) fn folder() -> PathBuf {
+    paths::workspace().join("target/bench")
+}
+
 /// Builds the activator without Kubernetes, and a program of the package `pilotlight-tests` that makes load.
 pub(super) fn build(load: &str) -> Result<Programs> {
-    let folder = paths::workspace().join("target/bench");
-    let build = StaticBuild { profile: "dist", codegen: &guided()?, folder: &folder };
+    let build = StaticBuild { profile: "dist", codegen: &guided()?, folder: &folder() };
     let programs =
         build.run(&[&ACTIVATOR[..], &["--package", "pilotlight-tests", "--bin", load]].concat())?;
     Ok(Programs { activator: programs.join(STANDALONE), load: programs.join(load) })

@@ -25,7 +25,7 @@ enum Kind {
 
 /// Why a message's body ended too early.
 #[derive(Debug, thiserror::Error)]
-pub enum Broken {
+pub enum IncomingError {
     /// HTTP/1.
     #[error("{0}")]
     Http1(#[from] hyper::Error),
@@ -34,7 +34,7 @@ pub enum Broken {
     Http2(#[from] h2::Error),
 }
 
-impl Broken {
+impl IncomingError {
     /// The reason, if whoever sends it has reset the stream.
     pub(in crate::proxy) fn reset(&self) -> Option<Reason> {
         match self {
@@ -65,15 +65,15 @@ impl From<Received> for Incoming {
 
 impl Body for Incoming {
     type Data = Bytes;
-    type Error = Broken;
+    type Error = IncomingError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, IncomingError>>> {
         match &mut self.0 {
-            Kind::Http1(body) => Pin::new(body).poll_frame(cx).map_err(Broken::from),
-            Kind::Http2(body) => Pin::new(body).poll_frame(cx).map_err(Broken::from),
+            Kind::Http1(body) => Pin::new(body).poll_frame(cx).map_err(IncomingError::from),
+            Kind::Http2(body) => Pin::new(body).poll_frame(cx).map_err(IncomingError::from),
             Kind::Nothing => Poll::Ready(None),
         }
     }

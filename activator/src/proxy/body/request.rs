@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    incoming::{Broken, Incoming},
+    incoming::{Incoming, IncomingError},
     progress::Progress,
     supply::{Kept, Supply},
 };
@@ -36,7 +36,7 @@ pub(crate) struct RequestBody {
 pub(crate) enum BodyError {
     /// It broke off or is malformed.
     #[error("{0}")]
-    Broken(#[from] Broken),
+    Broken(#[from] IncomingError),
     /// The client sends too slowly.
     #[error("the client sends less than the minimum rate")]
     Slow,

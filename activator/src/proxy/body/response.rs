@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 
 use super::{
-    incoming::{Broken, Incoming},
+    incoming::{Incoming, IncomingError},
     progress::Progress,
 };
 use crate::{
@@ -80,7 +80,7 @@ struct PodBody {
     /// Whether a status of our own was its last word.
     told: bool,
     /// Why it broke off: told when what came before has gone out.
-    broken: Option<Broken>,
+    broken: Option<IncomingError>,
     connection: Option<Connection>,
     slot: Slot,
     upload: Arc<Progress>,
@@ -163,7 +163,7 @@ impl PodBody {
 
     /// A pod that resets a call says why in the code of its reset, which goes on to the client. One whose
     /// connection broke has said nothing.
-    fn break_off(&mut self, error: Broken) -> Result<Frame<Bytes>, BoxError> {
+    fn break_off(&mut self, error: IncomingError) -> Result<Frame<Bytes>, BoxError> {
         if error.reset().is_some() {
             return Err(error.into());
         }

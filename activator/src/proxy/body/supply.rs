@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 
-use super::incoming::{Broken, Incoming};
+use super::incoming::{Incoming, IncomingError};
 
 /// The longest body that is kept while a request waits for its response.
 pub(in crate::proxy) const KEPT_BODY: usize = 16 * 1024;
@@ -24,7 +24,10 @@ pub(super) enum Supply {
 }
 
 impl Supply {
-    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, IncomingError>>> {
         match self {
             Self::Nothing => Poll::Ready(None),
             Self::Client(body) => Pin::new(body).poll_frame(cx),

@@ -49,7 +49,7 @@ pub(super) struct Activity {
     head: AtomicU64,
     tunnelled: AtomicBool,
     /// The limit that the client has reached, which is the end of the connection.
-    cut: OnceLock<Cut>,
+    ended_for: OnceLock<Limit>,
     /// Whoever waits until no request is being answered.
     quiet_waker: AtomicWaker,
 }
@@ -63,7 +63,7 @@ impl Activity {
             quiet: AtomicU64::new(0),
             head: AtomicU64::new(1),
             tunnelled: AtomicBool::new(false),
-            cut: OnceLock::new(),
+            ended_for: OnceLock::new(),
             quiet_waker: AtomicWaker::new(),
         })
     }
@@ -96,14 +96,14 @@ impl Activity {
     }
 
     /// It is to end for this reason, unless there is another already.
-    pub(super) fn cut(&self, why: Cut) {
+    pub(super) fn end_for(&self, limit: Limit) {
         // The first counts.
-        let _ = self.cut.set(why);
+        let _ = self.ended_for.set(limit);
     }
 
     /// Why it is to end, if it is.
-    pub(super) fn why(&self) -> Option<Cut> {
-        self.cut.get().copied()
+    pub(super) fn ended_for(&self) -> Option<Limit> {
+        self.ended_for.get().copied()
     }
 
     /// A request has come.
@@ -157,7 +157,7 @@ impl Idle for Activity {
 
 /// A limit that ends a connection, whatever it is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cut {
+pub(super) enum Limit {
     /// The client takes what it asked for too slowly.
     SlowReader,
     /// Others need the memory.

@@ -61,7 +61,7 @@ pub(super) struct Begins<T, S> {
 
 /// Why a connection ended before its time.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Broken {
+pub(super) enum ConnectionError {
     /// Before it was known what it speaks.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -80,7 +80,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static, S: Answers> Connection<
     }
 
     /// Serves requests; ready when it has ended.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
         if let State::Begins(begins) = &mut self.0 {
             let http2 = ready!(begins.poll_version(cx))?;
             if let State::Begins(begins) = mem::replace(&mut self.0, State::Ended) {
@@ -88,8 +88,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static, S: Answers> Connection<
             }
         }
         match &mut self.0 {
-            State::Http1(connection) => connection.as_mut().poll(cx).map_err(Broken::from),
-            State::Http2(connection) => connection.poll(cx).map_err(Broken::from),
+            State::Http1(connection) => connection.as_mut().poll(cx).map_err(ConnectionError::from),
+            State::Http2(connection) => connection.poll(cx).map_err(ConnectionError::from),
             State::Begins(_) | State::Ended => Poll::Ready(Ok(())),
         }
     }

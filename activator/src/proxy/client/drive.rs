@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     activity::{Activity, Clocks, Verdict},
     answers::Answers,
-    connection::{Broken, Connection},
+    connection::Connection,
 };
 use crate::{memory::Memory, time};
 
@@ -26,7 +26,7 @@ pub(super) enum End {
     /// By itself.
     Closed,
     /// It cannot go on.
-    Broken(Broken),
+    Broken,
     /// It was asked to close, or cut, because it did nothing.
     Idle,
     /// It was cut because a head took too long.
@@ -54,7 +54,10 @@ pub(super) async fn drive<T: AsyncRead + AsyncWrite + Unpin + Send + 'static, S:
             biased;
             ended = poll_fn(|cx| time::turn(|| connection.poll(cx))) => return match ended {
                 _ if idle => End::Idle,
-                Err(error) => End::Broken(error),
+                Err(error) => {
+                    tracing::debug!(%error, "a connection broke");
+                    End::Broken
+                }
                 Ok(()) => End::Closed,
             },
             Some(what) = seldom.next() => what,

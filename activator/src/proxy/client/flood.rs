@@ -14,7 +14,7 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    activity::{Activity, Cut},
+    activity::{Activity, Limit},
     frames::{FrameBudget, PREFACE},
 };
 
@@ -43,7 +43,7 @@ impl<T> FloodGuard<T> {
         match self.budget.received(&read[preface..], || self.activity.age()) {
             None => read.len(),
             Some(kept) => {
-                self.activity.cut(Cut::Flood);
+                self.activity.end_for(Limit::Flood);
                 preface + kept
             }
         }
@@ -70,14 +70,18 @@ impl<T: AsyncRead + Unpin> AsyncRead for FloodGuard<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         // Not the end, either: h2 has something to say before that.
-        if self.activity.why() == Some(Cut::Flood) {
+        if self.activity.ended_for() == Some(Limit::Flood) {
             return Poll::Pending;
         }
         let before = buffer.filled().len();
         ready!(self.poll_any(cx, buffer))?;
         let kept = self.look(&buffer.filled()[before..]);
         buffer.set_filled(before + kept);
-        if kept == 0 && self.activity.why() == Some(Cut::Flood) { Poll::Pending } else { Poll::Ready(Ok(())) }
+        if kept == 0 && self.activity.ended_for() == Some(Limit::Flood) {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(()))
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::{
-    activity::{Activity, Cut},
+    activity::{Activity, Limit},
     answers::Answers,
     flood::FloodGuard,
     framing::MAX_HEAD,
@@ -145,6 +145,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Answers> Http2<T, S> {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Http2Error>> {
         let Self { turns, parts } = self;
         if let Poll::Ready(ended) = turns.take(cx, || parts.poll(turns)) {
+            if let Err(Http2Error::Flood) = ended {
+                parts.activity.end_for(Limit::Flood);
+            }
             return Poll::Ready(ended);
         }
         // While it cannot be sent, requests are read nevertheless, and what resets them.
@@ -183,7 +186,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Answers> Parts<T, S> {
                 }
                 Poll::Ready(None) if self.calmed => return Poll::Ready(Err(Http2Error::Flood)),
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
-                Poll::Pending if self.activity.why() == Some(Cut::Flood) && !self.calmed => self.calm(),
+                Poll::Pending if self.activity.ended_for() == Some(Limit::Flood) && !self.calmed => {
+                    self.calm()
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }

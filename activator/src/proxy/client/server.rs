@@ -17,11 +17,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{either::Either, sync::CancellationToken};
 
 use super::{
-    activity::{Activity, Clocks, Counted, Cut},
+    activity::{Activity, Clocks, Counted, Limit},
     clients::Clients,
-    connection::{Begins, Broken, Connection, Stream},
+    connection::{Begins, Connection, Stream},
     drive::{End, drive},
-    http2::Http2Error,
     pace::ReaderPace,
     rate::MinRate,
     room::{Occupied, Room},
@@ -199,7 +198,7 @@ pub async fn serve_with<S, B>(
                 read: BytesMut::new(),
             });
             let end = drive(connection, &activity, &limits.clocks, &limits.memory, leave).await;
-            if let Some(limit) = limit(&end, activity.why()) {
+            if let Some(limit) = limit(&end, activity.ended_for()) {
                 limits.reached.with_label_values(&[limit]).inc();
             }
             tracing::debug!(%peer, ?end, "a connection ended");
@@ -240,14 +239,14 @@ where
 }
 
 /// The limit that has ended a connection, as the metric names it.
-fn limit(end: &End, cut: Option<Cut>) -> Option<&'static str> {
-    match (end, cut) {
+fn limit(end: &End, ended_for: Option<Limit>) -> Option<&'static str> {
+    match (end, ended_for) {
         (End::Idle, _) => Some("idle"),
         (End::SlowHead, _) => Some("slow-head"),
-        (End::Broken(Broken::Http2(Http2Error::Flood)), _) | (_, Some(Cut::Flood)) => Some("flood"),
-        (_, Some(Cut::SlowReader)) => Some("slow-reader"),
-        (_, Some(Cut::Evicted)) => Some("memory"),
-        (End::Closed | End::Broken(_), None) => None,
+        (_, Some(Limit::Flood)) => Some("flood"),
+        (_, Some(Limit::SlowReader)) => Some("slow-reader"),
+        (_, Some(Limit::Evicted)) => Some("memory"),
+        (End::Closed | End::Broken, None) => None,
     }
 }
 

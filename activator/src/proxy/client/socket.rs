@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    activity::{Activity, Cut},
+    activity::{Activity, Limit},
     pace::{Overdue, ReaderPace},
     room::Occupied,
 };
@@ -67,10 +67,10 @@ impl Socket {
     }
 
     /// Ends it. The kernel need not keep what was sent.
-    fn cut(&self, why: Cut) -> io::Error {
+    fn cut(&self, limit: Limit) -> io::Error {
         self.reset();
-        self.activity.cut(why);
-        io::Error::new(io::ErrorKind::ConnectionAborted, format!("{why:?}"))
+        self.activity.end_for(limit);
+        io::Error::new(io::ErrorKind::ConnectionAborted, format!("{limit:?}"))
     }
 
     /// What became of an attempt to write.
@@ -85,8 +85,8 @@ impl Socket {
             Poll::Pending => {
                 let overdue = ready!(self.pace.poll_overdue(self.activity.client(), cx));
                 return Poll::Ready(Err(match overdue {
-                    Overdue::Slow => self.cut(Cut::SlowReader),
-                    Overdue::Evicted => self.cut(Cut::Evicted),
+                    Overdue::Slow => self.cut(Limit::SlowReader),
+                    Overdue::Evicted => self.cut(Limit::Evicted),
                 }));
             }
         }
@@ -118,7 +118,7 @@ impl AsyncRead for Socket {
             return Poll::Ready(read);
         }
         ready!(self.poll_evicted(cx));
-        Poll::Ready(Err(self.cut(Cut::Evicted)))
+        Poll::Ready(Err(self.cut(Limit::Evicted)))
     }
 }
 

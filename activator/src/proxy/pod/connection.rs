@@ -24,7 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::http2::Http2;
 use crate::proxy::{
-    body::{Broken, Incoming, RequestBody},
+    body::{Incoming, IncomingError, RequestBody},
     clock::Clock,
     http2::TunnelStream,
     tunnel::Promised,
@@ -182,7 +182,7 @@ impl Connection {
         &mut self,
         body: &mut Incoming,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, IncomingError>>> {
         poll_through(&mut self.driver, cx, |cx| Pin::new(&mut *body).poll_frame(cx))
     }
 

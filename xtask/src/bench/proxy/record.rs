@@ -11,7 +11,7 @@ use super::Site;
 use super::driver::Driver;
 use super::loads::{Load, Order};
 use super::peers::{Peer, Running};
-use crate::bench::programs::{ACTIVATOR, Programs, STANDALONE};
+use crate::bench::programs::{self, ACTIVATOR, Programs, STANDALONE};
 use crate::cargo::StaticBuild;
 use crate::{interrupt, paths, run, tools};
 
@@ -26,11 +26,8 @@ const SECONDS: f64 = 2.0;
 pub(crate) fn record() -> Result<()> {
     let merge = tools::llvm_profdata()?;
     let counts = paths::workspace().join("target/profile/counts");
-    match fs::remove_dir_all(&counts) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    let site = super::site(programs(&counts)?)?;
+    remove(&counts)?;
+    let site = super::site(counting(&counts)?)?;
     let mut driver = Driver::start(&site)?;
     train(&mut driver, &Peer::Pilotlight.start(&site)?, &LOADS)?;
     // The backend speaks no HTTP/2, and the relay does.
@@ -41,11 +38,19 @@ pub(crate) fn record() -> Result<()> {
     // What never ran is left out: the compiler would make it small and slow.
     run::run(Command::new(merge).args(["merge", "--sparse", "--output"]).arg(&profile).arg(&counts))?;
     eprintln!("written to {}", profile.display());
-    Ok(())
+    // Cargo does not look into the profile: it would take what was built with the last one for new.
+    remove(&programs::folder())
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// An activator that counts, and writes what it has counted when it ends; and who makes the load, who does not.
-fn programs(counts: &Path) -> Result<Programs> {
+fn counting(counts: &Path) -> Result<Programs> {
     let folder = paths::workspace().join("target/profile");
     let codegen = [format!("profile-generate={}", counts.display())];
     let activator = StaticBuild { profile: "dist", codegen: &codegen, folder: &folder }.run(&ACTIVATOR)?;
