@@ -27,7 +27,9 @@ pub(super) fn folder() -> PathBuf {
 /// Builds the activator without Kubernetes, and a program of the package `pilotlight-tests` that makes load.
 pub(super) fn build(load: &str) -> Result<Programs> {
     let build = StaticBuild { profile: "dist", codegen: &guided()?, folder: &folder() };
-    let programs =
-        build.run(&[&ACTIVATOR[..], &["--package", "pilotlight-tests", "--bin", load]].concat())?;
-    Ok(Programs { activator: programs.join(STANDALONE), load: programs.join(load) })
+    // One by one: together they would share the features of what both need, and code with other features has other names
+    // than the profile's.
+    let activator = build.run(&ACTIVATOR)?;
+    let programs = build.run(&["--package", "pilotlight-tests", "--bin", load])?;
+    Ok(Programs { activator: activator.join(STANDALONE), load: programs.join(load) })
 }
