@@ -234,7 +234,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Answers> Parts<T, S> {
         } else {
             (Received::new(inward, &parts.headers).into(), None)
         };
-        // If there, unless it is the one that waits.
+        // If there is none left, it is about to be refused, unless it is the one that waits.
         let _ = self.limits.memory.take(cost::STREAM);
         let stage = Stage::Asked(self.service.call(Request::from_parts(parts, body)));
         let (client, limits) = (self.activity.client(), Arc::clone(&self.limits));

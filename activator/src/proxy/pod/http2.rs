@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -154,7 +155,7 @@ impl Exchange {
                 ear.hears(interim.status(), interim.headers());
             }
         }
-        let response = ready!(std::pin::Pin::new(&mut self.response).poll(cx)?);
+        let response = ready!(Pin::new(&mut self.response).poll(cx)?);
         Poll::Ready(Ok(response))
     }
 
