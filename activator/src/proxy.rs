@@ -39,18 +39,8 @@ use std::{sync::Arc, time::Instant};
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 
-use self::{
-    body::RequestBody,
-    grpc::Call,
-    pod::{Terms, send},
-    request::{in_memory, to_pod},
-    respond::{Asked, Closes, ProxyError, respond},
-    route::Routed,
-    trace::Trace,
-    upgrade::Upgrade,
-};
 pub use self::{
-    body::{Incoming, ResponseBody},
+    body::{RequestBody, ResponseBody},
     client::{Clients, Clocks, Connections, Front, Limits, MinRate, Port, serve, serve_with},
     origin::{Caller, Cidr, InvalidCidr, Peer},
     pod::Pool,
@@ -61,6 +51,15 @@ pub use self::{
 pub(crate) use self::{
     client::broken_rule,
     pod::{DIAL_TIMEOUT, adopt},
+};
+use self::{
+    grpc::Call,
+    pod::{Terms, send},
+    request::{in_memory, to_pod},
+    respond::{Asked, Closes, ProxyError, respond},
+    route::Routed,
+    trace::Trace,
+    upgrade::Upgrade,
 };
 use crate::{
     function::{FunctionState, Process, Timeouts, Wish},

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
+use http::Request;
+use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use kube::Client;
 use pilotlight_crds::UrlScheme;
@@ -21,7 +23,9 @@ use crate::{
     memory,
     metrics::{Metrics, PeerMetrics, StoreMetrics, TlsMetrics},
     peer::{PeerConfig, Peers, SILENCE},
-    proxy::{Connections, Front, Limits, Port, Proxy, Sessions, TraceIds, Tunnels, serve, serve_with},
+    proxy::{
+        Connections, Front, Limits, Port, Proxy, RequestBody, Sessions, TraceIds, Tunnels, serve, serve_with,
+    },
     session::{self, DEFAULT_BUDGET, StateApi, Store},
     status,
     tls::{Certificates, HANDSHAKE_TIMEOUT, Redirect, Served, Tls, watch::start_watch},
@@ -184,7 +188,11 @@ async fn serve_state(
     let connections = Connections::new(limits, CancellationToken::new());
     let port = Port { listener, front: Front::Plain(UrlScheme::Http) };
     tokio::spawn(async move {
-        serve_with(port, &connections, move |_| TowerToHyperService::new(app.clone())).await;
+        serve_with(port, &connections, move |_| {
+            let app = TowerToHyperService::new(app.clone());
+            move |request: Box<Request<RequestBody>>| app.call(*request).map(|Ok(response)| response)
+        })
+        .await;
     });
     Ok(())
 }

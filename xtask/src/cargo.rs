@@ -10,8 +10,6 @@ use crate::{paths, run};
 
 /// Linked with everything that they need.
 const STATIC: &str = "target-feature=+crt-static";
-/// The compiler that the [profile](paths::profile) was made with.
-const COMPILER: &str = env!("CARGO_PKG_RUST_VERSION");
 
 /// A build of static programs.
 #[derive(Debug)]
@@ -26,33 +24,32 @@ pub(crate) struct StaticBuild<'a> {
 }
 
 impl StaticBuild<'_> {
-    /// Builds what cargo's arguments choose. The programs are then in the folder that it returns.
-    pub(crate) fn run(&self, what: &[&str]) -> Result<PathBuf> {
+    /// Builds what cargo's arguments choose.
+    pub(crate) fn run(&self, what: &[&str]) -> Result<Built> {
         let target = about_rustc("host")?;
         let options = [STATIC].into_iter().chain(self.codegen.iter().map(String::as_str));
         let flags: Vec<_> = options.map(|option| format!("-C{option}")).collect();
         let mut cargo = Command::new("cargo");
         cargo
             .current_dir(paths::workspace())
-            .args(["build", "--quiet", "--profile", self.profile, "--target", &target, "--target-dir"])
+            .args(["build", "--quiet", "--message-format", "json-render-diagnostics"])
+            .args(["--profile", self.profile, "--target", &target, "--target-dir"])
             .arg(self.folder)
             // With a target named, these flags reach the programs but not build scripts and macros, which cannot
             // be static.
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
-        run::run(cargo.args(what))?;
-        Ok(self.folder.join(target).join(self.profile))
+        let messages = run::printed(cargo.args(what))?;
+        Ok(Built { folder: self.folder.join(target).join(self.profile), libraries: libraries(&messages) })
     }
 }
 
-/// Has the compiler arrange code by how often it ran when the [profile](paths::profile) was made, as the images'
-/// are. Nothing for another compiler: it has other names for the same functions.
-pub(crate) fn guided() -> Result<Vec<String>> {
-    let version = about_rustc("release")?;
-    if version.strip_prefix(COMPILER).is_some_and(|rest| rest.starts_with('.')) {
-        return Ok(vec![format!("profile-use={}", paths::profile().display())]);
-    }
-    eprintln!("built without its profile, which is for rustc {COMPILER}: this is rustc {version}");
-    Ok(Vec::new())
+/// What was built.
+#[derive(Debug)]
+pub(crate) struct Built {
+    /// Where the programs are.
+    pub(crate) folder: PathBuf,
+    /// The libraries of all crates in them.
+    pub(crate) libraries: Vec<PathBuf>,
 }
 
 /// One line of `rustc -vV`.
@@ -65,29 +62,28 @@ pub(crate) fn about_rustc(what: &str) -> Result<String> {
 }
 
 /// The program of a target that cargo's messages name.
-pub(crate) fn executable(messages: &str, target: &str) -> Option<PathBuf> {
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    messages
+pub(crate) fn executable(text: &str, target: &str) -> Option<PathBuf> {
+    messages(text)
         .filter(|message| message["target"]["name"] == target)
         .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
 }
 
+/// The libraries that cargo's messages name.
+fn libraries(text: &str) -> Vec<PathBuf> {
+    let files = messages(text).flat_map(|message| match &message["filenames"] {
+        Value::Array(files) => files.clone(),
+        _ => Vec::new(),
+    });
+    files.filter_map(|file| file.as_str().filter(|file| file.ends_with(".rlib")).map(PathBuf::from)).collect()
+}
+
+fn messages(text: &str) -> impl Iterator<Item = Value> {
+    text.lines().filter_map(|line| serde_json::from_str(line).ok())
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
-
-    /// Another compiler has other names for the same functions.
-    #[test]
-    fn the_profile_is_for_the_compiler_that_the_images_are_built_with() {
-        let profile = paths::profile();
-        assert!(profile.is_file(), "`cargo xtask profile` makes {}", profile.display());
-        let dockerfile = fs::read_to_string(paths::workspace().join("Dockerfile")).unwrap();
-        let name = profile.file_name().unwrap().to_str().unwrap();
-        assert!(dockerfile.contains(&format!("profile-use=/src/activator/{name}")), "{name}");
-        assert!(dockerfile.contains(&format!("FROM rust:{COMPILER} ")), "{COMPILER}");
-    }
 
     #[test]
     fn the_test_program_is_found_among_cargos_messages() {
@@ -96,5 +92,12 @@ mod tests {
 {"reason":"build-finished","success":true}"#;
         assert_eq!(executable(messages, "e2e"), Some("/target/e2e-1".into()));
         assert_eq!(executable("no json", "e2e"), None);
+    }
+
+    #[test]
+    fn libraries_are_found_among_cargos_messages() {
+        let messages = r#"{"filenames":["/target/libh2.rlib","/target/libh2.rmeta"]}
+{"reason":"build-finished"}"#;
+        assert_eq!(libraries(messages), [PathBuf::from("/target/libh2.rlib")]);
     }
 }

@@ -54,7 +54,7 @@ pub(crate) fn build(names: &[String]) -> Result<Vec<PathBuf>> {
         let folder = paths::workspace().join("target/images");
         let built = StaticBuild { profile: "release", codegen: &[], folder: &folder }.run(&packages)?;
         for program in &programs {
-            archives.push(rust_program(program, &built.join(program.package))?);
+            archives.push(rust_program(program, &built.folder.join(program.package))?);
         }
     }
     if wanted("redis") {

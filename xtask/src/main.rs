@@ -8,6 +8,7 @@ mod cluster;
 mod codegen;
 mod demo;
 mod fuzz;
+mod guided;
 mod images;
 mod interrupt;
 mod paths;

@@ -10,11 +10,10 @@ mod request;
 mod response;
 mod supply;
 
-pub use self::{incoming::Incoming, response::ResponseBody};
 pub(super) use self::{
-    incoming::IncomingError,
+    incoming::{Incoming, IncomingError},
     progress::Progress,
-    request::RequestBody,
     response::{Bounds, Cut, Source},
     supply::{KEPT_BODY, Kept},
 };
+pub use self::{request::RequestBody, response::ResponseBody};

@@ -10,6 +10,7 @@ mod activity;
 mod answers;
 mod clients;
 mod connection;
+mod date;
 mod drive;
 mod fields;
 mod flood;

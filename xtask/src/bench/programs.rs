@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::cargo::{StaticBuild, guided};
-use crate::paths;
+use crate::cargo::StaticBuild;
+use crate::{guided, paths};
 
 /// Cargo's arguments for the activator without Kubernetes.
 pub(super) const ACTIVATOR: [&str; 4] = ["--package", "pilotlight-activator", "--example", "standalone"];
@@ -26,10 +26,9 @@ pub(super) fn folder() -> PathBuf {
 
 /// Builds the activator without Kubernetes, and a program of the package `pilotlight-tests` that makes load.
 pub(super) fn build(load: &str) -> Result<Programs> {
-    let build = StaticBuild { profile: "dist", codegen: &guided()?, folder: &folder() };
-    // One by one: together they would share the features of what both need, and code with other features has other names
-    // than the profile's.
-    let activator = build.run(&ACTIVATOR)?;
-    let programs = build.run(&["--package", "pilotlight-tests", "--bin", load])?;
-    Ok(Programs { activator: activator.join(STANDALONE), load: programs.join(load) })
+    // One by one: together they would share the features of what both need, and the profile is for the activator's.
+    let activator = guided::build(&folder(), &ACTIVATOR)?;
+    let programs = StaticBuild { profile: "dist", codegen: &[], folder: &folder() };
+    let programs = programs.run(&["--package", "pilotlight-tests", "--bin", load])?;
+    Ok(Programs { activator: activator.folder.join(STANDALONE), load: programs.folder.join(load) })
 }

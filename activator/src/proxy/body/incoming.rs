@@ -13,7 +13,7 @@ use crate::proxy::http2::Received;
 
 /// A message's body as it comes in.
 #[derive(Debug)]
-pub struct Incoming(Kind);
+pub(in crate::proxy) struct Incoming(Kind);
 
 #[derive(Debug)]
 enum Kind {

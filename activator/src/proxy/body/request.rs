@@ -22,7 +22,7 @@ use crate::proxy::{
 
 /// A client's body on its way to a pod.
 #[derive(Debug)]
-pub(crate) struct RequestBody {
+pub struct RequestBody {
     supply: Supply,
     gate: Option<Gate>,
     progress: Arc<Progress>,
@@ -33,7 +33,7 @@ pub(crate) struct RequestBody {
 
 /// Why a request's body ended too early.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum BodyError {
+pub enum BodyError {
     /// It broke off or is malformed.
     #[error("{0}")]
     Broken(#[from] IncomingError),

@@ -1,26 +1,36 @@
 //! What answers the requests of a connection, in either version of HTTP.
 
-use std::{convert::Infallible, error::Error};
+use std::error::Error;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::service::Service;
 
-use crate::proxy::body::Incoming;
+use crate::proxy::body::RequestBody;
 
-/// A service that answers requests; each of its futures can be moved.
-pub(super) trait Answers:
-    Service<Request<Incoming>, Response = Response<Self::Body>, Error = Infallible, Future: Unpin>
-{
+/// A request as it is handed on. On the heap: it would be moved from each future on its way into the next.
+pub(super) type Asked = Box<Request<RequestBody>>;
+
+/// Answers requests: a function.
+pub(super) trait Answers {
+    /// Each can be moved.
+    type Answer: Future<Output = Response<Self::Body>> + Unpin;
     /// What a response carries.
     type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + 'static;
+
+    fn answer(&self, request: Asked) -> Self::Answer;
 }
 
-impl<S, B> Answers for S
+impl<F, A, B> Answers for F
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Unpin>,
+    F: Fn(Asked) -> A,
+    A: Future<Output = Response<B>> + Unpin,
     B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + 'static,
 {
+    type Answer = A;
     type Body = B;
+
+    fn answer(&self, request: Asked) -> A {
+        self(request)
+    }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use futures_util::{FutureExt as _, future::NeverError};
 use http::{Request, Response};
 use hyper::{server::conn::http1, service::Service, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
@@ -26,7 +27,10 @@ use super::{
     socket::Socket,
     streams::StreamLimits,
 };
-use crate::proxy::{body::Incoming, interim::Interim};
+use crate::{
+    proxy::{body::RequestBody, interim::Interim},
+    time,
+};
 
 /// How much is read at first.
 const FIRST: usize = 4 * 1024;
@@ -142,16 +146,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send, S: Answers> Begins<T, S> {
     }
 }
 
-/// A service as hyper calls it.
+/// What answers, as hyper calls it.
 struct Http1Service<S>(S);
 
 impl<S: Answers> Service<Request<hyper::body::Incoming>> for Http1Service<S> {
     type Response = Response<S::Body>;
     type Error = Infallible;
-    type Future = S::Future;
+    type Future = NeverError<S::Answer>;
 
-    fn call(&self, request: Request<hyper::body::Incoming>) -> S::Future {
-        self.0.call(request.map(Incoming::from))
+    fn call(&self, request: Request<hyper::body::Incoming>) -> Self::Future {
+        let began = time::now();
+        self.0.answer(Box::new(request.map(|body| RequestBody::new(body.into(), began)))).never_error()
     }
 }
 

@@ -16,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// From so many bytes on nothing more is taken before they have been sent.
 const MOST: usize = 48 * 1024;
+/// Less than this waits for more, if more may come soon.
+const ENOUGH: usize = 16 * 1024;
 /// What is set aside at first: most turns write no more.
 const LITTLE: usize = 4 * 1024;
 
@@ -43,6 +45,11 @@ impl<T> Gather<T> {
 }
 
 impl<T: AsyncWrite + Unpin> Gather<T> {
+    /// Whether there is something to send, and that is little.
+    pub(super) fn is_little(&self) -> bool {
+        (1..ENOUGH).contains(&self.lock().kept.len())
+    }
+
     /// Sends what was written in the turn that ends.
     pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.lock().poll_send(cx)

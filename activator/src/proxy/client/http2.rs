@@ -1,11 +1,11 @@
 //! A client's connection of HTTP/2, with its streams.
 //!
 //! The streams are part of the connection's task. What they have to say goes out together, at the end of a
-//! [turn](super::turn); and none of them is woken, moved to another core, or moved back, for each message.
+//! [turn](super::turn) or of the next; and none of them is woken, moved to another core, or moved back, for each message.
 
 use std::{
-    io,
-    pin::Pin,
+    io, mem,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -21,7 +21,7 @@ use http::{Method, Request};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::oneshot,
-    task::{Unconstrained, unconstrained},
+    task::{Unconstrained, unconstrained, yield_now},
 };
 
 use super::{
@@ -36,11 +36,12 @@ use super::{
 use crate::{
     memory::cost,
     proxy::{
-        body::Incoming,
+        body::RequestBody,
         http2::{Received, vanished},
         interim::Interim,
         tunnel::ClientStream,
     },
+    time,
 };
 
 /// Streams per connection, and bytes that a client may send ahead on one stream and on all of them. The windows are those
@@ -95,6 +96,8 @@ impl From<h2::Error> for Http2Error {
 pub(super) struct Http2<T, S: Answers> {
     turns: Turns,
     parts: Parts<T, S>,
+    /// Whether what is to be sent has waited for others to say something as well.
+    waited: bool,
 }
 
 /// What takes part in a turn.
@@ -138,18 +141,24 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Answers> Http2<T, S> {
         let (streams, pings) = (FuturesUnordered::new(), FuturesUnordered::new());
         let (leaving, calmed) = (false, false);
         let parts = Parts { state, out, streams, pings, service, limits, activity, leaving, calmed };
-        Self { turns: Turns::new(), parts }
+        Self { turns: Turns::new(), parts, waited: false }
     }
 
-    /// Takes a turn, and sends what was said in it.
+    /// Takes a turn, and sends what was said in it, or in two.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Http2Error>> {
-        let Self { turns, parts } = self;
+        let Self { turns, parts, .. } = self;
         if let Poll::Ready(ended) = turns.take(cx, || parts.poll(turns)) {
             if let Err(Http2Error::Flood) = ended {
                 parts.activity.end_for(Limit::Flood);
             }
             return Poll::Ready(ended);
         }
+        if parts.out.is_little() && !parts.streams.is_empty() && !mem::replace(&mut self.waited, true) {
+            // What is ready by now may be for others of its streams, and then goes out with this.
+            let _ = pin!(yield_now()).poll(cx);
+            return Poll::Pending;
+        }
+        self.waited = false;
         // While it cannot be sent, requests are read nevertheless, and what resets them.
         match parts.out.poll_send(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
@@ -230,13 +239,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Answers> Parts<T, S> {
         let (body, tunnel) = if parts.method == Method::CONNECT {
             let (to, end) = oneshot::channel();
             parts.extensions.insert(ClientStream::new(end));
-            (Incoming::nothing(), Some(Opening { inward, to }))
+            (RequestBody::empty(), Some(Opening { inward, to }))
         } else {
-            (Received::new(inward, &parts.headers).into(), None)
+            let body = Received::new(inward, &parts.headers);
+            (RequestBody::new(body.into(), time::now()), None)
         };
         // If there is none left, it is about to be refused, unless it is the one that waits.
         let _ = self.limits.memory.take(cost::STREAM);
-        let stage = Stage::Asked(self.service.call(Request::from_parts(parts, body)));
+        let stage = Stage::Asked(self.service.answer(Box::new(Request::from_parts(parts, body))));
         let (client, limits) = (self.activity.client(), Arc::clone(&self.limits));
         self.streams.push(unconstrained(Stream { client, limits, reply, interim, tunnel, stage }));
     }
@@ -268,7 +278,6 @@ fn builder() -> server::Builder {
 #[cfg(test)]
 mod tests {
     use std::{
-        convert::Infallible,
         future::poll_fn,
         sync::atomic::{AtomicUsize, Ordering},
     };
@@ -277,15 +286,17 @@ mod tests {
     use h2::client::{ResponseFuture, SendRequest};
     use http::Response;
     use http_body_util::Full;
-    use hyper::service::service_fn;
     use prometheus::IntCounter;
     use tokio::{
         io::{DuplexStream, ReadBuf},
-        sync::Barrier,
+        sync::{Barrier, mpsc},
     };
 
     use super::*;
-    use crate::{memory::Memory, proxy::client::MinRate};
+    use crate::{
+        memory::Memory,
+        proxy::client::{MinRate, answers::Asked},
+    };
 
     /// Counts what is written with one call each.
     struct Writes(DuplexStream, Arc<AtomicUsize>);
@@ -323,15 +334,12 @@ mod tests {
     /// Serves a connection until it ends.
     async fn serve<A>(
         io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        answer: impl Fn(Request<Incoming>) -> A + Send + 'static,
+        answer: impl Fn(Asked) -> A + Send + 'static,
     ) -> Result<(), Http2Error>
     where
         A: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
-        let service = service_fn(move |request| {
-            let answer = answer(request);
-            Box::pin(async move { Ok::<_, Infallible>(answer.await) })
-        });
+        let service = move |request| Box::pin(answer(request));
         let counter = || IntCounter::new("any", "any").unwrap();
         let (rate, memory) = (MinRate::default(), Arc::<Memory>::default());
         let limits = Arc::new(StreamLimits { rate, memory, slow: counter(), evicted: counter() });
@@ -342,7 +350,7 @@ mod tests {
     /// A client of a service; what is written to it is counted.
     async fn client<A>(
         writes: Arc<AtomicUsize>,
-        answer: impl Fn(Request<Incoming>) -> A + Send + 'static,
+        answer: impl Fn(Asked) -> A + Send + 'static,
     ) -> SendRequest<Bytes>
     where
         A: Future<Output = Response<Full<Bytes>>> + Send + 'static,
@@ -381,6 +389,32 @@ mod tests {
         }
         let writes = writes.load(Ordering::Relaxed);
         assert!(writes < STREAMS / 2, "{writes}");
+    }
+
+    #[tokio::test]
+    async fn a_response_waits_for_those_that_are_ready_as_soon() {
+        let (writes, (held, mut asked)) = (Arc::<AtomicUsize>::default(), mpsc::unbounded_channel());
+        let mut sender = client(Arc::clone(&writes), move |_| {
+            let (go_on, told) = oneshot::channel::<()>();
+            held.send(go_on).unwrap();
+            async move {
+                told.await.unwrap();
+                Response::new(Full::default())
+            }
+        })
+        .await;
+        // What is said as the connection begins goes out with the first.
+        let first = get(&mut sender, "/");
+        asked.recv().await.unwrap().send(()).unwrap();
+        assert!(first.await.is_ok());
+        let responses = join_all([get(&mut sender, "/"), get(&mut sender, "/")]);
+        let (one, other) = (asked.recv().await.unwrap(), asked.recv().await.unwrap());
+        writes.store(0, Ordering::Relaxed);
+        one.send(()).unwrap();
+        // Runs when the connection has had its turn.
+        tokio::spawn(async move { other.send(()).unwrap() });
+        assert!(responses.await.iter().all(Result::is_ok));
+        assert_eq!(writes.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]

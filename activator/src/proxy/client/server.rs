@@ -3,13 +3,12 @@
 //! hyper sets no clock by itself and no bound on connections; everything that a client could use up is
 //! limited here.
 
-use std::{convert::Infallible, error::Error, net::SocketAddr, sync::Arc, time::Duration};
+use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::TryFutureExt as _;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
-use hyper::service::{Service, service_fn};
 use pilotlight_crds::UrlScheme;
 use prometheus::IntCounterVec;
 use socket2::SockRef;
@@ -18,6 +17,7 @@ use tokio_util::{either::Either, sync::CancellationToken};
 
 use super::{
     activity::{Activity, Clocks, Counted, Limit},
+    answers::{Answers, Asked},
     clients::Clients,
     connection::{Begins, Connection, Stream},
     drive::{End, drive},
@@ -31,10 +31,7 @@ use crate::{
     function::Process,
     memory::{Memory, cost},
     metrics::{Metrics, Open},
-    proxy::{
-        Caller, Peer, Proxy,
-        body::{Incoming, RequestBody},
-    },
+    proxy::{Caller, Peer, Proxy, body::RequestBody},
     time,
     tls::Tls,
 };
@@ -142,32 +139,32 @@ impl Front {
 }
 
 /// Serves the proxy on a port until it is to stop.
-pub async fn serve(port: Port, proxy: Arc<Proxy>, connections: &Connections) {
-    serve_with(port, connections, move |caller: Caller| {
+pub fn serve(port: Port, proxy: Arc<Proxy>, connections: &Connections) -> BoxFuture<'_, ()> {
+    // Not an async function: what those do is compiled with the program that runs them, under its name, and then the
+    // [profile](../../../../docs/adr/0009-profile-guided.md) would be for one program only.
+    let served = serve_with(port, connections, move |caller: Caller| {
         let proxy = Arc::clone(&proxy);
         let open = Open::count(proxy.metrics.connections.clone());
         let peer = Arc::new(Peer::new(caller, &proxy.trusted));
-        service_fn(move |request: Request<Incoming>| {
+        move |request: Asked| {
             let (proxy, peer, _open) = (Arc::clone(&proxy), Arc::clone(&peer), &open);
             let began = time::now();
-            // On the heap: it would be moved from each future on its way into the next.
-            let request = Box::new(request.map(|body| RequestBody::new(body, began)));
-            // And this one every connection would have room for, also an idle one.
-            Box::pin(async move { Ok::<_, Infallible>(proxy.answer(request, &peer, began).await) })
-        })
-    })
-    .await;
+            // On the heap: every connection would have room for it, also an idle one.
+            Box::pin(async move { proxy.answer(request, &peer, began).await })
+        }
+    });
+    Box::pin(served)
 }
 
 /// Serves whatever `service_for` makes for a caller, within the same bounds: accept, begin (a handshake,
 /// where there is one), and then HTTP until the connection ends.
-pub async fn serve_with<S, B>(
+pub async fn serve_with<S, A, B>(
     port: Port,
     connections: &Connections,
     service_for: impl Fn(Caller) -> S + Send + Sync + 'static,
 ) where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
-    S::Future: Send + Unpin + 'static,
+    S: Fn(Box<Request<RequestBody>>) -> A + Send + 'static,
+    A: Future<Output = Response<B>> + Send + Unpin + 'static,
     B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
 {
     let Port { listener, front } = port;
@@ -206,36 +203,26 @@ pub async fn serve_with<S, B>(
     }
 }
 
-/// A service whose requests are counted, from their head to the end of the response's body. Behind `101
-/// Switching Protocols` comes no HTTP.
-fn counted<S, B>(
+/// Counts the requests that are answered, from their head to the end of the response's body. Behind `101 Switching
+/// Protocols` comes no HTTP.
+fn counted<S: Answers<Answer: Send + 'static>>(
     service: S,
     activity: Arc<Activity>,
-) -> impl Service<
-    Request<Incoming>,
-    Response = Response<Counted<B>>,
-    Error = Infallible,
-    Future: Send + Unpin + 'static,
->
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-    S::Future: Send + Unpin + 'static,
-    B: Body + Unpin,
-{
-    service_fn(move |mut request: Request<Incoming>| {
+) -> impl Answers<Answer: Send + 'static, Body = Counted<S::Body>> {
+    move |mut request: Asked| {
         let open = activity.request();
         // An HTTP/2 connection whose only stream is a tunnel is not idle.
         if request.method() == Method::CONNECT {
             request.extensions_mut().insert(open.clone());
         }
         // No async block: it would have room for the answer twice.
-        service.call(request).map_ok(|response| {
+        service.answer(request).map(|response| {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 open.tunnel();
             }
             response.map(|body| Counted { body, _open: open })
         })
-    })
+    }
 }
 
 /// The limit that has ended a connection, as the metric names it.

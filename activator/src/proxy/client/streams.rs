@@ -14,12 +14,12 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body::Body;
-use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
 use prometheus::IntCounter;
 use tokio::sync::oneshot;
 
 use super::{
     answers::Answers,
+    date::date,
     pace::{Overdue, ReaderPace},
     rate::MinRate,
 };
@@ -58,7 +58,7 @@ pub(super) struct Stream<S: Answers> {
 /// How far it has come.
 pub(super) enum Stage<S: Answers> {
     /// The request is being answered.
-    Asked(S::Future),
+    Asked(S::Answer),
     /// The response's body is on its way.
     Answered(Sending<S::Body>, ReaderPace),
 }
@@ -88,7 +88,7 @@ impl<S: Answers> Stream<S> {
         if let Stage::Asked(answer) = &mut self.stage {
             let answered = Pin::new(answer).poll(cx);
             self.tell_interim();
-            let Poll::Ready(Ok(response)) = answered else {
+            let Poll::Ready(response) = answered else {
                 // The client may have given it up.
                 return self.reply.poll_reset(cx).map(drop);
             };
@@ -161,10 +161,4 @@ fn set_length(headers: &mut HeaderMap, body: &impl Body) {
     {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
-}
-
-/// The time, for a response that does not say when it was made (RFC 9110, section 6.6.1).
-fn date() -> Option<HeaderValue> {
-    let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&Timestamp::now()).ok()?;
-    HeaderValue::try_from(date).ok()
 }

@@ -94,15 +94,19 @@ impl Load {
         }
     }
 
-    /// How many windows of it there are in a round. Latency has many short ones: what else the machine does is in
-    /// some of them, and then in the slowest requests, and not in most.
+    /// How many windows of it there are in a round. Many short ones: what else the machine does spoils some of them, and
+    /// not most. Latency has the most, for it is also in the slowest requests.
     pub(super) fn turns(self) -> u32 {
-        if self.figure() == Figure::Latency { 12 } else { 1 }
+        match self.figure() {
+            Figure::Exchanges => 8,
+            Figure::Latency => 12,
+            Figure::Bytes | Figure::Memory => 1,
+        }
     }
 
-    /// Length of a window, in seconds, where others have `seconds`.
+    /// Length of a window, in seconds, where one that is alone in its round has `seconds`.
     pub(super) fn window(self, seconds: f64) -> f64 {
-        if self.figure() == Figure::Latency { seconds / 4.0 } else { seconds }
+        if self.turns() > 1 { seconds / 4.0 } else { seconds }
     }
 
     /// Whether it can be put on a peer: the backend speaks no HTTP/2, and its memory is nobody's question; Envoy

@@ -56,7 +56,7 @@ fn counting(counts: &Path) -> Result<Programs> {
     let activator = StaticBuild { profile: "dist", codegen: &codegen, folder: &folder }.run(&ACTIVATOR)?;
     let load = StaticBuild { profile: "release", codegen: &[], folder: &folder };
     let load = load.run(&["--package", "pilotlight-tests", "--bin", "bench-proxy"])?;
-    Ok(Programs { activator: activator.join(STANDALONE), load: load.join("bench-proxy") })
+    Ok(Programs { activator: activator.folder.join(STANDALONE), load: load.folder.join("bench-proxy") })
 }
 
 fn train(driver: &mut Driver, activator: &Running, loads: &[Load]) -> Result<()> {

@@ -20,7 +20,7 @@ struct Bar {
     at_most: bool,
 }
 
-const BARS: [Bar; 4] = [
+const BARS: [Bar; 5] = [
     Bar {
         what: "CPU time per request",
         ratio: |results| results.to_haproxy(Load::Small, Peer::Pilotlight, |outcome| outcome.cpu_micros),
@@ -32,6 +32,12 @@ const BARS: [Bar; 4] = [
         ratio: |results| results.to_haproxy(Load::Small, Peer::Pilotlight, |outcome| outcome.per_second),
         limit: 0.9,
         at_most: false,
+    },
+    Bar {
+        what: "CPU time per request, HTTP/2 in front",
+        ratio: |results| results.to_haproxy(Load::Http2, Peer::Pilotlight, |outcome| outcome.cpu_micros),
+        limit: 1.1,
+        at_most: true,
     },
     Bar {
         what: "p50 added at half load",
