@@ -3,13 +3,13 @@
 //!
 //! The profile knows functions by names that carry a number of their crate, which is another one with other features, of
 //! another version, or with dependencies of which that is so. The compiler goes without where it finds nothing, and says
-//! nothing; so it is looked at what it has built.
+//! nothing. So what it has built is looked at.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 
 use crate::cargo::{Built, StaticBuild, about_rustc};
 use crate::paths;
@@ -31,22 +31,20 @@ pub(crate) fn build(folder: &Path, what: &[&str]) -> Result<Built> {
         eprintln!("built without its profile, which is for rustc {COMPILER}: this is rustc {version}");
         return StaticBuild { profile: "dist", codegen: &[], folder }.run(what);
     }
-    let codegen = [format!("profile-use={}", paths::profile().display())];
-    let built = StaticBuild { profile: "dist", codegen: &codegen, folder }.run(what)?;
     let profile = paths::profile();
+    let codegen = [format!("profile-use={}", profile.display())];
+    let built = StaticBuild { profile: "dist", codegen: &codegen, folder }.run(what)?;
     let recorded = crates(&read(&profile)?);
     let mut compiled = BTreeSet::new();
     for library in &built.libraries {
         compiled.extend(crates(&read(library)?));
     }
-    let others = others(&recorded, &compiled);
-    if !others.is_empty() {
-        let others = others.join(", ");
-        bail!(
-            "{} is not for these crates as they are now: {others}. `cargo xtask profile` makes it anew",
-            profile.display()
-        );
-    }
+    let others = others(&recorded, &compiled).join(", ");
+    ensure!(
+        others.is_empty(),
+        "{} is for others of these crates: {others}. `cargo xtask profile` makes it anew",
+        profile.display()
+    );
     Ok(built)
 }
 

@@ -9,4 +9,4 @@ mod received;
 mod sending;
 mod stream;
 
-pub(super) use self::{pings::vanished, received::Received, sending::Sending, stream::TunnelStream};
+pub(super) use self::{pings::Pings, received::Received, sending::Sending, stream::TunnelStream};

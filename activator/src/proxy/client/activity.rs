@@ -86,13 +86,8 @@ impl Activity {
     }
 
     /// No head has begun.
-    fn no_head(&self) {
+    pub(super) fn no_head(&self) {
         self.head.store(0, Ordering::Relaxed);
-    }
-
-    /// It speaks HTTP/2. From now on silence is that of an idle connection.
-    pub(super) fn http2(&self) {
-        self.no_head();
     }
 
     /// It is to end for this reason, unless there is another already.

@@ -141,7 +141,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send, S: Answers> Begins<T, S> {
 
     fn http2(self) -> State<T, S> {
         let Self { io, service, limits, activity, read, .. } = self;
-        activity.http2();
+        // Its preface has come. From now on silence is that of an idle connection.
+        activity.no_head();
         State::Http2(Box::new(Http2::new(io, read.freeze(), service, limits, activity)))
     }
 }

@@ -36,6 +36,6 @@ mod tests {
     #[test]
     fn a_second_is_written_as_the_rfc_has_it() {
         assert_eq!(written(784_111_777).unwrap(), "Sun, 06 Nov 1994 08:49:37 GMT");
-        assert!(date().is_some() && date() == date().or_else(date));
+        assert_eq!(date().unwrap().len(), 29);
     }
 }

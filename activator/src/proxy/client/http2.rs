@@ -8,7 +8,6 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -35,12 +34,7 @@ use super::{
 };
 use crate::{
     memory::cost,
-    proxy::{
-        body::RequestBody,
-        http2::{Received, vanished},
-        interim::Interim,
-        tunnel::ClientStream,
-    },
+    proxy::{body::RequestBody, http2::Received, interim::Interim, tunnel::ClientStream},
     time,
 };
 
@@ -62,8 +56,6 @@ const PROVOKED_RESETS: usize = 200;
 /// Streams of one connection that begin in one turn. Others have their turn in between; and what these take of memory is
 /// seen before there are many more.
 const BEGUN_AT_ONCE: usize = 8;
-/// Pings find clients that have vanished.
-const PING_EVERY: Duration = Duration::from_secs(30);
 
 /// Why a connection ended before its time.
 #[derive(Debug, thiserror::Error)]
@@ -216,8 +208,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Answers> Parts<T, S> {
     fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Accepted>, Http2Error>> {
         if let State::Begins(handshake) = &mut self.state {
             let mut connection = ready!(Pin::new(handshake).poll(cx)?);
-            if let Some(pings) = connection.ping_pong() {
-                self.pings.push(Box::pin(vanished(pings, PING_EVERY)));
+            if let Some(client) = connection.ping_pong() {
+                self.pings.push(Box::pin(self.limits.pings.vanished(client)));
             }
             if self.leaving {
                 connection.graceful_shutdown();
@@ -280,6 +272,7 @@ mod tests {
     use std::{
         future::poll_fn,
         sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
     };
 
     use futures_util::future::join_all;
@@ -288,14 +281,17 @@ mod tests {
     use http_body_util::Full;
     use prometheus::IntCounter;
     use tokio::{
-        io::{DuplexStream, ReadBuf},
+        io::{AsyncWriteExt as _, DuplexStream, ReadBuf},
         sync::{Barrier, mpsc},
     };
 
     use super::*;
     use crate::{
         memory::Memory,
-        proxy::client::{MinRate, answers::Asked},
+        proxy::{
+            client::{MinRate, answers::BoxRequest},
+            http2::Pings,
+        },
     };
 
     /// Counts what is written with one call each.
@@ -334,7 +330,7 @@ mod tests {
     /// Serves a connection until it ends.
     async fn serve<A>(
         io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        answer: impl Fn(Asked) -> A + Send + 'static,
+        answer: impl Fn(BoxRequest) -> A + Send + 'static,
     ) -> Result<(), Http2Error>
     where
         A: Future<Output = Response<Full<Bytes>>> + Send + 'static,
@@ -342,7 +338,8 @@ mod tests {
         let service = move |request| Box::pin(answer(request));
         let counter = || IntCounter::new("any", "any").unwrap();
         let (rate, memory) = (MinRate::default(), Arc::<Memory>::default());
-        let limits = Arc::new(StreamLimits { rate, memory, slow: counter(), evicted: counter() });
+        let pings = Pings { every: Duration::from_millis(10), patience: Duration::from_millis(200) };
+        let limits = Arc::new(StreamLimits { rate, memory, slow: counter(), evicted: counter(), pings });
         let mut connection = Http2::new(io, Bytes::new(), service, limits, Activity::begin());
         poll_fn(|cx| connection.poll(cx)).await
     }
@@ -350,7 +347,7 @@ mod tests {
     /// A client of a service; what is written to it is counted.
     async fn client<A>(
         writes: Arc<AtomicUsize>,
-        answer: impl Fn(Asked) -> A + Send + 'static,
+        answer: impl Fn(BoxRequest) -> A + Send + 'static,
     ) -> SendRequest<Bytes>
     where
         A: Future<Output = Response<Full<Bytes>>> + Send + 'static,
@@ -415,6 +412,19 @@ mod tests {
         tokio::spawn(async move { other.send(()).unwrap() });
         assert!(responses.await.iter().all(Result::is_ok));
         assert_eq!(writes.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_answers_no_ping_has_vanished() {
+        let (near, mut far) = tokio::io::duplex(64 * 1024);
+        let served = tokio::spawn(serve(near, |_| async { Response::new(Full::default()) }));
+        // The preface, and SETTINGS that change nothing.
+        far.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        assert!(matches!(served.await.unwrap(), Err(Http2Error::Vanished)));
+
+        let mut sender = client(Arc::default(), |_| async { Response::new(Full::default()) }).await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        assert!(get(&mut sender, "/").await.is_ok(), "this one answers");
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use tokio_util::{either::Either, sync::CancellationToken};
 
 use super::{
     activity::{Activity, Clocks, Counted, Limit},
-    answers::{Answers, Asked},
+    answers::{Answers, BoxRequest},
     clients::Clients,
     connection::{Begins, Connection, Stream},
     drive::{End, drive},
@@ -31,7 +31,7 @@ use crate::{
     function::Process,
     memory::{Memory, cost},
     metrics::{Metrics, Open},
-    proxy::{Caller, Peer, Proxy, body::RequestBody},
+    proxy::{Caller, Peer, Proxy, body::RequestBody, http2::Pings},
     time,
     tls::Tls,
 };
@@ -77,7 +77,8 @@ impl Limits {
     fn streams(&self) -> StreamLimits {
         let reached = |limit| self.reached.with_label_values(&[limit]);
         let (slow, evicted) = (reached("slow-stream"), reached("memory"));
-        StreamLimits { rate: self.rate, memory: Arc::clone(&self.memory), slow, evicted }
+        let (rate, memory, pings) = (self.rate, Arc::clone(&self.memory), Pings::TO_CLIENTS);
+        StreamLimits { rate, memory, slow, evicted, pings }
     }
 }
 
@@ -146,7 +147,7 @@ pub fn serve(port: Port, proxy: Arc<Proxy>, connections: &Connections) -> BoxFut
         let proxy = Arc::clone(&proxy);
         let open = Open::count(proxy.metrics.connections.clone());
         let peer = Arc::new(Peer::new(caller, &proxy.trusted));
-        move |request: Asked| {
+        move |request: BoxRequest| {
             let (proxy, peer, _open) = (Arc::clone(&proxy), Arc::clone(&peer), &open);
             let began = time::now();
             // On the heap: every connection would have room for it, also an idle one.
@@ -209,7 +210,7 @@ fn counted<S: Answers<Answer: Send + 'static>>(
     service: S,
     activity: Arc<Activity>,
 ) -> impl Answers<Answer: Send + 'static, Body = Counted<S::Body>> {
-    move |mut request: Asked| {
+    move |mut request: BoxRequest| {
         let open = activity.request();
         // An HTTP/2 connection whose only stream is a tunnel is not idle.
         if request.method() == Method::CONNECT {

@@ -26,12 +26,12 @@ use super::{
 use crate::{
     memory::{ClientId, Memory},
     proxy::{
-        http2::{Sending, TunnelStream},
+        http2::{Pings, Sending, TunnelStream},
         interim::Interim,
     },
 };
 
-/// What the streams of all connections have to keep to.
+/// What all connections and their streams have to keep to.
 #[derive(Debug)]
 pub(super) struct StreamLimits {
     /// How fast clients have to read.
@@ -42,6 +42,8 @@ pub(super) struct StreamLimits {
     pub(super) slow: IntCounter,
     /// And because their memory was needed.
     pub(super) evicted: IntCounter,
+    /// How connections whose client has vanished are found.
+    pub(super) pings: Pings,
 }
 
 /// One stream, from its request's head on.

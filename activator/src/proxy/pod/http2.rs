@@ -22,13 +22,11 @@ use http_body::Body as _;
 use super::connection::Unanswered;
 use crate::proxy::{
     body::{Incoming, Progress, RequestBody},
-    http2::{Received, Sending, TunnelStream, vanished},
+    http2::{Pings, Received, Sending, TunnelStream},
     interim::Ear,
     tcp::Tcp,
 };
 
-/// Pings find pods that have vanished.
-const PING_EVERY: Duration = Duration::from_secs(10);
 /// Bytes that a pod may send ahead on one stream. On all of them together it may send any number: otherwise a few clients
 /// that do not read would keep the window of everybody's connection shut.
 const STREAM_WINDOW: u32 = 128 * 1024;
@@ -66,13 +64,13 @@ impl Http2 {
             .max_send_buffer_size(STREAM_BUFFER);
         let (sender, mut connection) = builder.handshake(stream).await?;
         let closed = Arc::<AtomicBool>::default();
-        let (pings, ends) = (connection.ping_pong(), Arc::clone(&closed));
+        let (peer, ends) = (connection.ping_pong(), Arc::clone(&closed));
         tokio::spawn(async move {
             // Its own errors reach whoever waits for a response; without one nobody misses it.
-            match pings {
-                Some(pings) => tokio::select! {
+            match peer {
+                Some(peer) => tokio::select! {
                     _ = connection => {}
-                    () = vanished(pings, PING_EVERY) => {}
+                    () = Pings::TO_PODS.vanished(peer) => {}
                 },
                 None => drop(connection.await),
             }

@@ -98,9 +98,9 @@ impl Load {
     /// not most. Latency has the most, for it is also in the slowest requests.
     pub(super) fn turns(self) -> u32 {
         match self.figure() {
-            Figure::Exchanges => 8,
+            Figure::Exchanges | Figure::Bytes => 8,
             Figure::Latency => 12,
-            Figure::Bytes | Figure::Memory => 1,
+            Figure::Memory => 1,
         }
     }
 
