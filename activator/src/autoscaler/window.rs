@@ -106,9 +106,7 @@ impl Window {
     /// Average number in flight and held over the last `span`, or over what is known of it.
     pub fn average_level(&mut self, span: Duration, now: Instant) -> f64 {
         self.advance(now);
-        let known = self.span(span, now);
-        let request_seconds: f64 = self.recent(span, now).map(|bucket| bucket.request_seconds).sum();
-        request_seconds / known
+        self.sum(span, now, |bucket| bucket.request_seconds) / self.span(span, now)
     }
 
     /// The most that were in flight and held at once in the last `span`.
@@ -120,13 +118,22 @@ impl Window {
     /// Arrivals per second over the last `span`, or over what is known of it.
     pub fn arrivals_per_second(&mut self, span: Duration, now: Instant) -> f64 {
         self.advance(now);
-        let arrivals: u64 = self.recent(span, now).map(|bucket| bucket.arrivals).sum();
-        arrivals as f64 / self.span(span, now)
+        self.sum(span, now, |bucket| bucket.arrivals as f64) / self.span(span, now)
     }
 
     /// Seconds of `span` that are known; at least one, so that the first request is no flood.
     fn span(&self, span: Duration, now: Instant) -> f64 {
         now.saturating_duration_since(self.began).min(span).max(BUCKET).as_secs_f64()
+    }
+
+    /// A sum over the last `span`. Of a bucket that began before that, the share counts that lies in it: otherwise whoever
+    /// looks at the beginning of each second would never see a whole one.
+    fn sum(&self, span: Duration, now: Instant, number: impl Fn(&Bucket) -> f64) -> f64 {
+        let share = |bucket: &Bucket| {
+            let inside = (bucket.ends + span.max(BUCKET)).saturating_duration_since(now);
+            inside.min(BUCKET).as_secs_f64() / BUCKET.as_secs_f64()
+        };
+        self.buckets.iter().map(|bucket| share(bucket) * number(bucket)).sum()
     }
 
     /// When the bucket ends that `at` falls into.
@@ -224,6 +231,26 @@ mod tests {
             window.arrive(at(start, f64::from(n) * 0.1));
         }
         assert!((window.arrivals_per_second(MINUTE, at(start, 10.0)) - 10.0).abs() < 1e-9);
+    }
+
+    /// However the looks lie to the seconds: each sees the same load.
+    #[test]
+    fn a_steady_load_is_seen_whole_at_any_moment() {
+        let start = Instant::now();
+        for span in [Duration::from_millis(500), Duration::from_secs(6)] {
+            let mut window = Window::new(Duration::from_secs(10), start);
+            window.set_level(2, start);
+            for hundredth in 1..2_000 {
+                let now = at(start, f64::from(hundredth) / 100.0);
+                window.arrive(now);
+                if hundredth < 100 {
+                    continue;
+                }
+                let (rate, level) = (window.arrivals_per_second(span, now), window.average_level(span, now));
+                assert!((rate - 100.0).abs() < 2.0, "{rate} at {hundredth}");
+                assert!((level - 2.0).abs() < 1e-6, "{level} at {hundredth}");
+            }
+        }
     }
 
     #[test]
