@@ -19,7 +19,7 @@ const MOST: usize = 48 * 1024;
 /// Less than this waits for more, if more may come soon.
 const ENOUGH: usize = 16 * 1024;
 /// What is set aside at first: most turns write no more.
-const LITTLE: usize = 4 * 1024;
+const USUAL: usize = 4 * 1024;
 
 /// What h2 has of a connection, and a second handle for whoever ends the turn.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ impl<T: AsyncWrite + Unpin> Gathered<T> {
 
     fn keep(&mut self, bytes: &[u8]) {
         if self.kept.is_empty() {
-            self.kept.reserve(LITTLE);
+            self.kept.reserve(USUAL);
         }
         self.kept.extend_from_slice(bytes);
     }

@@ -272,7 +272,7 @@ mod tests {
     use std::{
         future::poll_fn,
         sync::atomic::{AtomicUsize, Ordering},
-        time::Duration,
+        time::{Duration, Instant},
     };
 
     use futures_util::future::join_all;
@@ -285,7 +285,7 @@ mod tests {
         sync::{Barrier, mpsc},
     };
 
-    use super::*;
+    use super::{super::frames::PREFACE, *};
     use crate::{
         memory::Memory,
         proxy::{
@@ -293,6 +293,8 @@ mod tests {
             http2::Pings,
         },
     };
+
+    const PINGS: Pings = Pings { every: Duration::from_millis(10), patience: Duration::from_millis(200) };
 
     /// Counts what is written with one call each.
     struct Writes(DuplexStream, Arc<AtomicUsize>);
@@ -338,9 +340,8 @@ mod tests {
         let service = move |request| Box::pin(answer(request));
         let counter = || IntCounter::new("any", "any").unwrap();
         let (rate, memory) = (MinRate::default(), Arc::<Memory>::default());
-        let pings = Pings { every: Duration::from_millis(10), patience: Duration::from_millis(200) };
-        let limits = Arc::new(StreamLimits { rate, memory, slow: counter(), evicted: counter(), pings });
-        let mut connection = Http2::new(io, Bytes::new(), service, limits, Activity::begin());
+        let limits = StreamLimits { rate, memory, slow: counter(), evicted: counter(), pings: PINGS };
+        let mut connection = Http2::new(io, Bytes::new(), service, Arc::new(limits), Activity::begin());
         poll_fn(|cx| connection.poll(cx)).await
     }
 
@@ -418,12 +419,13 @@ mod tests {
     async fn a_client_that_answers_no_ping_has_vanished() {
         let (near, mut far) = tokio::io::duplex(64 * 1024);
         let served = tokio::spawn(serve(near, |_| async { Response::new(Full::default()) }));
-        // The preface, and SETTINGS that change nothing.
-        far.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let (began, empty_settings) = (Instant::now(), [0, 0, 0, 4, 0, 0, 0, 0, 0]);
+        far.write_all(&[PREFACE.as_slice(), &empty_settings].concat()).await.unwrap();
         assert!(matches!(served.await.unwrap(), Err(Http2Error::Vanished)));
+        assert!(began.elapsed() >= PINGS.every + PINGS.patience, "{:?}", began.elapsed());
 
         let mut sender = client(Arc::default(), |_| async { Response::new(Full::default()) }).await;
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        tokio::time::sleep(2 * PINGS.patience).await;
         assert!(get(&mut sender, "/").await.is_ok(), "this one answers");
     }
 
